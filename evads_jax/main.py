@@ -1,0 +1,100 @@
+"""The one entry: `python -m evads_jax.main --config=configs/X.py[:variant] --workdir=W [--config.a.b=c …]`.
+
+A config names its job (`config.job`); a job is a function of the config and the work directory that goes on where
+an earlier call in the same directory stopped.
+
+Exit codes: 0 done, 2 bad input (one line on stderr), 42 stopped on SIGTERM after a checkpoint (start it again).
+"""
+
+import difflib
+import importlib
+import runpy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import app, flags
+from ml_collections import config_dict, config_flags
+
+from evads_jax.errors import UserError
+
+EXIT_BAD_INPUT = 2
+
+JOBS = {
+    "experiment": "evads_jax.train.experiment:run",
+    "tables": "evads_jax.benchmark.tables:run",
+}
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "The job: configs/X.py or configs/X.py:variant.", lock_config=True
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where the job keeps everything that it writes.")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the job that the config names."""
+    if len(argv) > 1:
+        raise UserError("unexpected argument", " ".join(argv[1:]), "options are written --name=value")
+    config = _CONFIG.value
+    if config.job not in JOBS:
+        raise UserError(f"unknown job {config.job!r}", "config.job", "one of " + ", ".join(sorted(JOBS)))
+    if _WORKDIR.value is None:
+        raise UserError("no work directory", "--workdir", "name a folder, e.g. --workdir=runs/mine")
+    module, function = JOBS[config.job].split(":")
+    getattr(importlib.import_module(module), function)(config, Path(_WORKDIR.value))
+
+
+def load_config(spec: str) -> config_dict.ConfigDict:
+    """Calls `get_config` of a config file.
+
+    Args:
+        spec: the file, with `:variant` where it takes one.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    path, _, variant = spec.partition(":")
+    if not Path(path).is_file():
+        raise UserError("no such config", path, "the ready ones are in configs/")
+    get_config = runpy.run_path(path)["get_config"]
+    return get_config(variant) if variant else get_config()
+
+
+def check_field(config: config_dict.ConfigDict, name: str) -> None:
+    """Raises `UserError` naming the nearest field where a dotted name leads to none."""
+    section: object = config
+    for depth, part in enumerate(parts := name.split(".")):
+        keys = list(section.keys()) if isinstance(section, config_dict.ConfigDict) else []
+        if part not in keys:
+            nearest = difflib.get_close_matches(part, keys, n=1, cutoff=0.0)
+            hint = f"did you mean config.{'.'.join([*parts[:depth], *nearest])}?" if nearest else "it has no fields"
+            raise UserError(f"unknown config field config.{name}", "command line", hint)
+        section = section[part]  # type: ignore[index]
+
+
+def parse_flags(argv: Sequence[str]) -> list[str]:
+    """Parses the command line; whatever is wrong with it is a `UserError` of one line."""
+    options = dict(a.lstrip("-").partition("=")[::2] for a in argv[1:])
+    if not options.keys() & {"help", "helpfull", "helpshort"}:
+        if not options.get("config"):
+            raise UserError("no config", "--config", "name one, e.g. --config=configs/mg_grpo.py")
+        config = load_config(options["config"])
+        for name in (o.removeprefix("config.") for o in options if o.startswith("config.")):
+            check_field(config, name)
+    try:
+        return flags.FLAGS(list(argv))
+    except (flags.Error, TypeError, ValueError) as error:
+        raise UserError(str(error).split("\n")[0], "command line") from error
+
+
+def run() -> None:
+    """The console entry: parses, runs, and turns a `UserError` into one line and exit code 2."""
+    try:
+        app.run(main, flags_parser=parse_flags)
+    except UserError as error:
+        print(f"evads_jax: {error}", file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)
+
+
+if __name__ == "__main__":
+    run()
