@@ -8,19 +8,27 @@ Fields marked «not given in the paper» are our choice; the comment says why.
 import ml_collections
 from ml_collections import config_dict
 
+from evads_jax.errors import UserError
+
 placeholder = config_dict.placeholder
 
 
 def get_config(variant: str = "rendered") -> ml_collections.ConfigDict:
+    if variant not in VARIANTS:
+        raise UserError(f"unknown variant {variant!r}", "configs/mg_grpo.py", "one of " + ", ".join(sorted(VARIANTS)))
+    config = _rendered()
+    VARIANTS[variant](config)
+    return config
+
+
+def _rendered() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.job = "experiment"  # which entry of evads_jax.main runs this config
-    config.variant = variant
 
     run = config.run = ml_collections.ConfigDict()
     run.language = "en"  # zh | en: prompt suffix, judge wording, the unit of «about 50 words»
     run.seed = 0  # everything random in the run derives from it
     run.stages = ("base", "sft", "mg_grpo")  # of base, sft, control, mg_grpo; each is evaluated
-    run.control_matches = "steps_time"
 
     data = config.data = ml_collections.ConfigDict()
     data.source = "render"  # render | annotations | folder
@@ -86,6 +94,9 @@ def get_config(variant: str = "rendered") -> ml_collections.ConfigDict:
     sft.validate_every = 50
     sft.patience = 3  # validations without a fall of the loss before SFT ends
 
+    control = config.control = ml_collections.ConfigDict()
+    control.steps = placeholder(int)  # SFT continued for so many steps; None: for as many seconds as MG-GRPO took
+
     rl = config.rl = ml_collections.ConfigDict()
     rl.reward = "mg"  # mg | strict | r3 | r5: the grain of the judge's score
     rl.answer_weight, rl.trace_weight, rl.format_weight = 0.8, 0.2, 1.0  # the paper's 0.8 and 0.2; R_fmt in {0, 1}
@@ -123,3 +134,24 @@ def get_config(variant: str = "rendered") -> ml_collections.ConfigDict:
     log = config.log = ml_collections.ConfigDict()
     log.every = 10
     return config
+
+
+def _smoke(config: ml_collections.ConfigDict) -> None:
+    """Every stage in a minute: it shows that the parts fit, and teaches nothing."""
+    config.run.stages = ("base", "sft", "control", "mg_grpo")
+    config.data.videos_sft, config.data.videos_rl = 16, 16
+    config.data.videos_validation, config.data.videos_test = 8, 8
+    config.data.records_per_shard = 8
+    config.sft.max_steps, config.sft.validate_every, config.rl.max_steps = 4, 2, 2
+    config.control.steps = 2
+    config.checkpoint.every = 2
+    config.eval.bootstrap = 200
+
+
+def _evads(config: ml_collections.ConfigDict) -> None:
+    """The released annotations, with stand-in videos drawn from them; name their folder in data.annotations."""
+    config.data.source = "annotations"
+    config.run.language = "zh"
+
+
+VARIANTS = {"rendered": lambda config: None, "smoke": _smoke, "evads": _evads}

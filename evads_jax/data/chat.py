@@ -1,0 +1,140 @@
+r"""The one chat format, Qwen3-VL's: prompt and videos → token ids, video tokens expanded once and counted.
+
+    <|im_start|>user\n
+    <0.5 seconds><|vision_start|><|video_pad|>…<|vision_end|>   once per frame group
+    PROMPT<|im_end|>\n<|im_start|>assistant\n
+    COMPLETION<|im_end|>
+
+Annotations, questions and completions are text: whatever they spell, they give no special token. Only this module's own
+strings and a format's constant parts do (`<think>` in the closing instruction is one token, as for Qwen's own
+tokenizer).
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+
+from evads_jax.data.prompts import TAGS, PromptText
+from evads_jax.data.tokenizer import IM_END, IM_START, VISION_START, Tokenizer
+
+USER, ASSISTANT = f"{IM_START}user\n", f"{IM_END}\n{IM_START}assistant\n"
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoSpan:
+    """The place that one video takes in a prompt.
+
+    Attributes:
+      timestamps: seconds at which each frame group (temporal unit) stands.
+      tokens_per_group: video tokens of a group: its grid's height · width after merging.
+    """
+
+    timestamps: tuple[float, ...]
+    tokens_per_group: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ChatIds:
+    """A prompt as ids.
+
+    Attributes:
+      prefix: up to the question; with `split=False` the whole prompt.
+      suffix: the question, the closing and the assistant's header; with `split=False` empty.
+      video_spans: (start, length) in `prefix` of the video tokens of each frame group, in order.
+    """
+
+    prefix: list[int]
+    suffix: list[int]
+    video_spans: list[tuple[int, int]]
+
+
+def encode_prompt(tokenizer: Tokenizer, prompt: PromptText, videos: Sequence[VideoSpan], split: bool) -> ChatIds:
+    """The ids of a prompt up to where the completion starts.
+
+    Prefix and suffix are always tokenised apart, so that `prefix + suffix` is the same list with and without `split`.
+
+    Args:
+      tokenizer: the tokenizer.
+      prompt: the prompt's parts.
+      videos: the videos, in the order in which they are shown; empty for a prompt without video.
+      split: whether the suffix is returned apart, to share the prefix among the questions of one video.
+
+    Raises:
+      ValueError: a video has no frame group or no tokens.
+    """
+    prefix = tokenizer.encode(USER, specials=True)
+    spans = []
+    for video in videos:
+        if not video.timestamps or video.tokens_per_group < 1:
+            raise ValueError(f"a video in a prompt needs frame groups and tokens, got {video}")
+        for seconds in video.timestamps:
+            prefix += tokenizer.encode(f"<{seconds:.1f} seconds>{VISION_START}", specials=True)
+            spans.append((len(prefix), video.tokens_per_group))
+            prefix += [tokenizer.ids.video_pad] * video.tokens_per_group
+            prefix.append(tokenizer.ids.vision_end)
+    prefix += _encode(tokenizer, [(prompt.head + "".join(prompt.events), False), (prompt.tail, True)])
+    suffix = _encode(tokenizer, [(prompt.question, False), (prompt.closing, True)])
+    suffix += tokenizer.encode(ASSISTANT, specials=True)
+    check_video_tokens(prefix + suffix, tokenizer, videos)
+    return ChatIds(prefix, suffix, spans) if split else ChatIds(prefix + suffix, [], spans)
+
+
+def check_video_tokens(ids: Sequence[int], tokenizer: Tokenizer, videos: Sequence[VideoSpan]) -> None:
+    """Checks that a prompt holds as many video tokens as its videos' grids give.
+
+    Raises:
+      ValueError: it does not.
+    """
+    expected = sum(len(video.timestamps) * video.tokens_per_group for video in videos)
+    found = sum(i == tokenizer.ids.video_pad for i in ids)
+    if found != expected:
+        raise ValueError(f"the prompt holds {found} video tokens, its grid gives {expected}")
+
+
+def overhead(tokenizer: Tokenizer, videos: Sequence[VideoSpan]) -> int:
+    """Tokens that the chat format and the videos add to a prompt's text: `prompts.fit`'s budget is T minus these."""
+    empty = encode_prompt(tokenizer, PromptText("", (), "", "", ""), videos, split=False)
+    return len(empty.prefix)
+
+
+def counter(tokenizer: Tokenizer) -> Callable[[str], int]:
+    """The `count` of `prompts.fit`; never less than what `encode_prompt` makes of the same text."""
+    return lambda text: len(tokenizer.encode(text))
+
+
+def encode_completion(tokenizer: Tokenizer, target: str) -> list[int]:
+    """The ids of a completion, `<|im_end|>` last.
+
+    Only the four tags become special ids (where the tokenizer has them); nothing else in the text does.
+    """
+    return [*_encode(tokenizer, [(target, True)]), tokenizer.ids.im_end]
+
+
+def decode_completion(tokenizer: Tokenizer, ids: Iterable[int]) -> str:
+    """The text of sampled ids up to the first `<|im_end|>` or padding."""
+    kept = []
+    for i in ids:
+        if i in (tokenizer.ids.im_end, tokenizer.ids.eos, tokenizer.ids.pad):
+            break
+        kept.append(int(i))
+    return tokenizer.decode(kept)
+
+
+def _encode(tokenizer: Tokenizer, parts: Iterable[tuple[str, bool]]) -> list[int]:
+    """Ids of (text, trusted) parts in a row: tags in trusted parts are special, all other text is tokenised in one go.
+
+    Joining text before tokenising gives the ids that the whole text has, whatever the seams between the parts.
+    """
+    ids: list[int] = []
+    plain = ""
+    for text, trusted in parts:
+        while trusted and (found := _first_tag(text, tokenizer)):
+            at, tag = found
+            ids += tokenizer.encode(plain + text[:at])
+            ids.append(tokenizer.specials[tag])
+            plain, text = "", text[at + len(tag) :]
+        plain += text
+    return ids + tokenizer.encode(plain)
+
+
+def _first_tag(text: str, tokenizer: Tokenizer) -> tuple[int, str] | None:
+    return min(((text.index(tag), tag) for tag in TAGS if tag in text and tag in tokenizer.specials), default=None)
