@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_dict, config_flags
 
 from evads_jax.errors import UserError
@@ -23,6 +23,8 @@ EXIT_BAD_INPUT = 2
 JOBS = {
     "experiment": "evads_jax.train.experiment:run",
     "tables": "evads_jax.benchmark.tables:run",
+    "density": "evads_jax.density.job:run",
+    "generate_qa": "evads_jax.benchmark.qa.job:run",
 }
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -35,6 +37,8 @@ def main(argv: Sequence[str]) -> None:
     """Runs the job that the config names."""
     if len(argv) > 1:
         raise UserError("unexpected argument", " ".join(argv[1:]), "options are written --name=value")
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # the libraries' notes on every file they write
     config = _CONFIG.value
     if config.job not in JOBS:
         raise UserError(f"unknown job {config.job!r}", "config.job", "one of " + ", ".join(sorted(JOBS)))

@@ -1,0 +1,1 @@
+"""Information density: how much there is to see, hear and read in a second of video."""

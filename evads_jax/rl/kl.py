@@ -9,8 +9,8 @@ With x drawn from the policy π, r = π_ref(x) / π(x) (Schulman, «Approximatin
 | k3   | r − 1 − log r | KL(π ‖ π_ref)       | (1 − r) · ∇log π: in expectation ∇KL(π_ref ‖ π), the forward       |
 
 So the best estimator of the value is not the one with the right gradient: k3 (GRPO's choice) reads the reverse
-divergence and descends the forward one; k2 descends what k1 and k3 estimate. The statements hold on policy, that is
-for the first update after a rollout; later updates use the same per-token terms without importance weights, as TRL does.
+divergence and descends the forward one; k2 descends what k1 and k3 estimate. This holds on policy, that is for the
+first update after a rollout; later updates use the same per-token terms without importance weights, as TRL does.
 """
 
 from collections.abc import Callable

@@ -56,9 +56,9 @@ def dapo(token_loss: Float[jax.Array, "B G S"], mask: Bool[jax.Array, "B G S"], 
 def bnpo(token_loss: Float[jax.Array, "B G S"], mask: Bool[jax.Array, "B G S"], max_tokens: int) -> Aggregate:
     """`Σ_i Σ_s ℓ_is / Σ_i |o_i|` over the local batch.
 
-    Denominator: the tokens of the local batch. Source: the loss of that name in TRL, after BNPO, arXiv 2506.02864. TRL's
-    local batch is what one device holds between two accumulations, which lets the hardware choose the weights; ours is
-    the batch of the update, whatever it is split into. In one call it equals TRL's; summed over calls it equals `dapo`.
+    Denominator: the tokens of the local batch. Source: TRL's loss of that name, after BNPO, arXiv 2506.02864. TRL's
+    local batch is what one device holds between two accumulations, which lets the hardware choose the weights; ours
+    is the batch of the update, whatever it is split into. So one call equals TRL's, and the sum over calls `dapo`.
     """
     return dapo(token_loss, mask, max_tokens)
 
@@ -162,8 +162,8 @@ def policy_loss(
       entropy: the policy's entropies, for the metrics only.
 
     Returns:
-      Sums and counts, float32. `jax.grad` of `.loss`, summed over parts and divided by the summed `.denominator`, is the
-      gradient of the whole.
+      Sums and counts, float32. `jax.grad` of `.loss`, summed over parts and divided by the summed `.denominator`, is
+      the gradient of the whole.
 
     Raises:
       ValueError: an unknown loss or estimator.

@@ -1,0 +1,187 @@
+"""The files of an evaluation: what is asked (`Split`), JSON lines that survive a kill, and reading results back.
+
+    W/evaluation/<stage>/predictions.jsonl   one completion per question, appended as they come
+    W/evaluation/<stage>/verdicts.jsonl      one judged answer per question, appended as they come
+    W/evaluation/<stage>/protocol.json       how the completions were made; others' are set aside, never mixed in
+    W/evaluation/<stage>/summary.json        the figures
+
+A stage evaluated with its frames blanked has a folder of its own, `<stage>_blanked`; the best constant answers have
+`chance`.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evads_jax.data.records import Example, VideoRecord
+from evads_jax.errors import UserError
+
+CHANCE = "chance"
+STAGES = ("base", "sft", "control", "mg_grpo")
+_BLANKED = "_blanked"
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """The questions of an evaluation; everything but the frames is kept in memory.
+
+    Attributes:
+      records: the videos; read again whenever frames are needed.
+      places: (record, question) of each question, video by video.
+      examples: the questions, in the same order.
+      facts: slot → value of the script behind each question's video; empty for real videos.
+      hash: of videos, questions, references and rubrics; results of different hashes are not comparable.
+    """
+
+    records: Sequence[VideoRecord]
+    places: tuple[tuple[int, int], ...]
+    examples: tuple[Example, ...]
+    facts: tuple[Mapping[str, str], ...]
+    hash: str
+
+    @classmethod
+    def of(cls, records: Sequence[VideoRecord]) -> "Split":
+        """The split that consists of all questions of some videos.
+
+        Raises:
+          UserError: two questions have the same id.
+        """
+        places, examples, facts, digest = [], [], [], hashlib.sha256()
+        for i in range(len(records)):
+            record = records[i]
+            for j, example in enumerate(record.examples()):
+                places.append((i, j))
+                examples.append(example)
+                facts.append(record.facts)
+                q = example.question
+                rubric = [dataclasses.astuple(point) for point in q.rubric]
+                digest.update(json.dumps([example.video, q.id, q.question, q.answer, q.clues, rubric]).encode())
+        seen: set[str] = set()
+        for example in examples:
+            if example.question.id in seen:
+                raise UserError(f"two questions have the id {example.question.id!r}", example.video, "make ids unique")
+            seen.add(example.question.id)
+        return cls(records, tuple(places), tuple(examples), tuple(facts), digest.hexdigest()[:16])
+
+    @property
+    def videos(self) -> list[str]:
+        """The video of each question."""
+        return [example.video for example in self.examples]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """One evaluated stage, read from its folder.
+
+    Attributes:
+      name: the folder's name: the stage, `<stage>_blanked` or `chance`.
+      folder: the folder.
+      summary: `summary.json`.
+      verdicts: the lines of `verdicts.jsonl`, in the order of the split.
+    """
+
+    name: str
+    folder: Path
+    summary: dict[str, Any]
+    verdicts: list[dict[str, Any]]
+
+    def completions(self) -> dict[str, str]:
+        """Question id → raw completion."""
+        return {row["id"]: row["completion"] for row in read_lines(self.folder / "predictions.jsonl")}
+
+
+def folder(workdir: Path, stage: str, blank_frames: bool = False) -> Path:
+    """Where a stage's evaluation lies."""
+    return workdir / "evaluation" / (stage + _BLANKED * blank_frames)
+
+
+def load(workdir: Path) -> dict[str, Evaluation]:
+    """All finished evaluations of a run by name, in the order of the stages, each followed by its blanked one.
+
+    Raises:
+      UserError: the run has none, or a summary cannot be read.
+    """
+    found = {}
+    for path in sorted((workdir / "evaluation").glob("*/summary.json")):
+        try:
+            summary = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UserError("not a summary", str(path), "remove it and run the evaluation again") from error
+        name = path.parent.name
+        found[name] = Evaluation(name, path.parent, summary, read_lines(path.parent / "verdicts.jsonl"))
+    if not found:
+        raise UserError("no evaluation here", str(workdir), "give the folder of a finished run")
+    order = [CHANCE, *(name for stage in STAGES for name in (stage, stage + _BLANKED))]
+    return dict(sorted(found.items(), key=lambda item: order.index(item[0]) if item[0] in order else len(order)))
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The JSON objects of a file of lines; a missing file has none, and lines cut by a kill are left out."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_bytes().split(b"\n"):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """A value as readable JSON; in ASCII where it holds half a surrogate pair, which no file can.
+
+    Raises:
+      ValueError: it holds a number that is not finite.
+    """
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, indent=indent, allow_nan=False)
+    return text
+
+
+def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Appends rows and forces them to the disk, after closing a line that a kill has cut.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    text = "".join(to_json(row) + "\n" for row in rows)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab+") as file:
+            if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
+                text = "\n" + text
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise UserError(f"cannot write: {error.strerror}", str(path), "make room and start again") from error
+
+
+def write(path: Path, text: str) -> None:
+    """Replaces a file as a whole.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write: {error.strerror}", str(path), "make room and start again") from error
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """Twelve hexadecimal digits that name a config (as plain nested mappings)."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()[:12]

@@ -1,0 +1,123 @@
+"""The project's own model as a policy."""
+
+import functools
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from evads_jax.data import chat, prompts
+from evads_jax.data.media import decode_jpeg
+from evads_jax.data.records import VideoRecord
+from evads_jax.data.tokenizer import Tokenizer
+from evads_jax.errors import UserError
+from evads_jax.models.qwen_vl.config import QwenVLConfig
+from evads_jax.models.qwen_vl.inputs import Clip, Prompt, PromptBuilder, collate_prompts, unit_times
+from evads_jax.sampling.rollout import SamplingConfig, sample
+
+GREY = 128
+TEMPERATURES = {"greedy": 0.0, "paper": 1.0}
+
+
+class ModelPolicy:
+    """Answers with a model's parameters, always in batches of one shape, so that the sampler compiles once.
+
+    Stages and blanked runs that share `model` and the config share the compiled sampler.
+
+    Args:
+      params: the parameters.
+      model: their sizes.
+      tokenizer: the model's tokenizer.
+      config: the run's config; read: run.language, run.seed, data (format_eval, prompt_tokens, frames), eval.
+      weights: names the parameters, e.g. "sft, step 1500".
+      blank_frames: show mid grey instead of the frames; default `config.eval.blank_frames`.
+
+    Raises:
+      UserError: `eval.protocol` is unknown.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        model: QwenVLConfig,
+        tokenizer: Tokenizer,
+        config: Any,
+        weights: str,
+        blank_frames: bool | None = None,
+    ):
+        if config.eval.protocol not in TEMPERATURES:
+            known = ", ".join(TEMPERATURES)
+            raise UserError(f"unknown protocol {config.eval.protocol!r}", "eval.protocol", f"one of {known}")
+        data, self.weights, self.batch = config.data, weights, config.eval.batch_prompts
+        self.dropped_lines: dict[str, int] = {}
+        self.protocol: Mapping[str, Any] = {
+            "name": config.eval.protocol,
+            "temperature": TEMPERATURES[config.eval.protocol],
+            "top_p": 1.0,
+            "max_new_tokens": config.eval.max_new_tokens,
+            "format": data.format_eval,
+            "language": config.run.language,
+            "prompt_tokens": data.prompt_tokens,
+            "frame_rate": data.frame_rate,
+            "max_frames": data.max_frames,
+            "frame_size": data.frame_size,
+            "blank_frames": config.eval.blank_frames if blank_frames is None else blank_frames,
+        }
+        self._params, self._model, self._builder = params, model, PromptBuilder(tokenizer, model)
+        self._key = jax.random.key(config.run.seed)
+        self._units = -(-data.max_frames // model.vision.temporal_patch)
+        self._patches = (data.frame_size // model.vision.patch) ** 2
+        self._sampling = SamplingConfig(
+            max_new_tokens=config.eval.max_new_tokens,
+            temperature=TEMPERATURES[config.eval.protocol],
+            top_p=1.0,
+            stop_ids=(tokenizer.ids.eos,),
+            pad_id=tokenizer.ids.pad,
+        )
+
+    def generate(self, items: Sequence[tuple[VideoRecord, int]]) -> list[str]:
+        """The completion of each question.
+
+        Sampling is seeded by the run's seed and the question's id, so that it depends on neither batch nor order.
+        """
+        completions: list[str] = []
+        for start in range(0, len(items), self.batch):
+            completions += self._generate(items[start : start + self.batch])
+        return completions
+
+    def _generate(self, items: Sequence[tuple[VideoRecord, int]]) -> list[str]:
+        clips = functools.lru_cache(maxsize=None)(lambda at: self._clip(items[at][0]))
+        first = {record.video: at for at, (record, _) in reversed(list(enumerate(items)))}
+        built = [self._prompt(record, i, clips(first[record.video])) for record, i in items]
+        ids = [zlib.crc32(record.questions[i].id.encode()) & 0x7FFFFFFF for record, i in items]
+        room = self.batch - len(items)
+        batch = collate_prompts(
+            built + built[:1] * room, self.protocol["prompt_tokens"], self._units, self._patches, self._model
+        )
+        prompt_ids = np.asarray(ids + ids[:1] * room, np.int32)
+        rollout = sample(self._params, self._model, batch, prompt_ids, 1, self._sampling, self._key)
+        tokens, lengths = jax.device_get((rollout.tokens, rollout.lengths))
+        return [self._decode(tokens[b, 0, : lengths[b, 0]].tolist()) for b in range(len(items))]
+
+    def _clip(self, record: VideoRecord) -> Clip:
+        frames = np.stack([decode_jpeg(frame) for frame in record.frames])
+        return Clip(np.full_like(frames, GREY) if self.protocol["blank_frames"] else frames, record.times)
+
+    def _prompt(self, record: VideoRecord, question: int, clip: Clip) -> Prompt:
+        """The prompt, without the event lines that do not fit beside the video."""
+        tokenizer, vision = self._builder.tokenizer, self._model.vision
+        height, width = clip.frames.shape[1:3]
+        span = chat.VideoSpan(unit_times(clip.times, vision), height * width // vision.cell**2)
+        text = prompts.render(record.example(question), self.protocol["format"], self.protocol["language"])
+        budget = self.protocol["prompt_tokens"] - chat.overhead(tokenizer, [span])
+        text, dropped = prompts.fit(text, budget, chat.counter(tokenizer))
+        self.dropped_lines[record.questions[question].id] = dropped
+        return self._builder.build(text, [clip], split=False)
+
+    def _decode(self, ids: list[int]) -> str:
+        tokenizer = self._builder.tokenizer
+        if ids and ids[-1] == tokenizer.ids.eos:
+            ids = ids[:-1]
+        return tokenizer.decode(ids)

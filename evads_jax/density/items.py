@@ -1,0 +1,190 @@
+"""What is to be measured: one `Item` a video, from a folder of mp4s, from shards, or from annotations alone."""
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from evads_jax.data import annotations
+from evads_jax.data.annotations import AnnotationFile
+from evads_jax.data.records import Event, Example
+from evads_jax.data.shards import RecordSource
+from evads_jax.errors import UserError
+
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".m4v", ".avi")
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """One video, and where its parts are to be had.
+
+    Attributes:
+        name: unique in the corpus; for a file its path below the folder.
+        path: the video file; None without one.
+        record: (shard file, position in it) of a shard record; None without one. Its name is then a place, and the
+            measurement takes the record's.
+        broken: (kind, detail) of an item that the shards' manifest lists as broken; None otherwise.
+        category: goods category; None when unknown.
+        duration: the stated length in seconds; None when the media says it.
+        events: annotated events; None when nothing is annotated, which is not the same as an empty tuple.
+        transcript: a file with what is spoken; None without one.
+        stamp: size and time of change of those files (of a shard: its hash): tells when they became others.
+    """
+
+    name: str
+    path: str | None = None
+    record: tuple[str, int] | None = None
+    broken: tuple[str, str] | None = None
+    category: str | None = None
+    duration: float | None = None
+    events: tuple[Event, ...] | None = None
+    transcript: str | None = None
+    stamp: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """The videos of one run.
+
+    Attributes:
+        items: in a fixed order.
+        notes: what the user should know about the sources, e.g. bad annotation rows; one line each.
+    """
+
+    items: tuple[Item, ...]
+    notes: tuple[str, ...] = ()
+
+
+def from_annotations(path: str | Path, max_bad_share: float = 0.02) -> Corpus:
+    """The videos of E-VAds parquets: events and durations, no pictures.
+
+    Args:
+        path: a parquet of the SFT, RL or test schema, or a folder of them.
+        max_bad_share: the largest share of malformed rows.
+
+    Raises:
+        UserError: nothing readable there, or too many bad rows.
+    """
+    files = _annotation_files(Path(path))
+    items: dict[str, Item] = {}
+    notes = []
+    for file in files.values():
+        file.check(max_bad_share)
+        notes += [f"malformed annotation row, left out: {row}" for row in file.bad]
+        for example in file.examples:
+            items.setdefault(example.video, _item_of(example))
+    if not items:
+        raise UserError("no video in these annotations", str(path))
+    return Corpus(tuple(items.values()), tuple(notes))
+
+
+def from_videos(folder: str | Path) -> Corpus:
+    """All video files below a folder, by name.
+
+    Raises:
+        UserError: no such folder, it cannot be listed, or it holds no video.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError("no such folder of videos", str(folder), "set --config.videos to a folder of mp4 files")
+    try:
+        paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
+        next(folder.iterdir(), None)
+    except OSError as error:
+        raise UserError(f"cannot read the folder of videos: {error.strerror}", str(folder)) from error
+    if not paths:
+        raise UserError("no videos", str(folder), "looked for " + ", ".join(VIDEO_SUFFIXES))
+    return Corpus(tuple(Item(str(p.relative_to(folder)), path=str(p), stamp=stamp_of(p)) for p in paths))
+
+
+def from_shards(folder: str | Path, split: str | None = None) -> Corpus:
+    """All records of prepared shards, and the items that their manifests list as broken.
+
+    Args:
+        folder: holds a manifest, or folders of splits that do.
+        split: one of those folders; None for all.
+
+    Raises:
+        UserError: no shards there, or damaged ones.
+    """
+    folder = Path(folder)
+    homes = [folder / split] if split else [folder, *sorted(p for p in folder.glob("*") if p.is_dir())]
+    homes = [home for home in homes if (home / "manifest.json").is_file()]
+    if not homes:
+        raise UserError("no finished shards", str(folder / (split or "")), "prepare them first, or correct the path")
+    items = []
+    for home in homes:
+        for shard in RecordSource(home).manifest.shards:
+            file = str(home / shard.name)
+            items += [
+                Item(f"{home.name}/{shard.name}:{i}", record=(file, i), stamp=shard.sha256)
+                for i in range(len(shard.questions))
+            ] + [Item(b.video, broken=(b.kind, b.detail)) for b in shard.broken]
+    if not items:
+        raise UserError("no videos in these shards", str(folder))
+    return Corpus(tuple(items))
+
+
+def with_annotations(corpus: Corpus, annotated: Corpus) -> Corpus:
+    """Gives videos the category, duration and events of annotations for the same file name (without suffix)."""
+    by_stem = {Path(item.name).stem: item for item in annotated.items}
+    matched = {stem for item in corpus.items if (stem := Path(item.name).stem) in by_stem}
+    items = [
+        dataclasses.replace(item, category=known.category, duration=known.duration, events=known.events)
+        if (known := by_stem.get(Path(item.name).stem))
+        else item
+        for item in corpus.items
+    ]
+    lost = sorted(by_stem.keys() - matched)
+    notes = [f"annotation that matches no video: {stem}" for stem in lost]
+    return Corpus(tuple(items), (*corpus.notes, *annotated.notes, *notes))
+
+
+def with_transcripts(corpus: Corpus, folder: str | Path, suffixes: Iterable[str]) -> Corpus:
+    """Gives each video the transcript of the same name (without suffix); a transcript without a video is a note.
+
+    Raises:
+        UserError: no such folder, or no transcript in it matches a video.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError("no such folder of transcripts", str(folder), "set --config.transcripts to one")
+    known = tuple(suffixes)
+    files = {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in known}
+    stems = {Path(item.name).stem for item in corpus.items}
+    lost = [p.name for stem, p in files.items() if stem not in stems]
+    if len(lost) == len(files):
+        listed = ", ".join(lost[:5]) or f"there is none with a name in {', '.join(known)}"
+        raise UserError("no transcript matches a video", str(folder), f"a transcript is named like its video; {listed}")
+    items = tuple(
+        dataclasses.replace(item, transcript=str(file), stamp=f"{item.stamp} {stamp_of(file)}")
+        if (file := files.get(Path(item.name).stem))
+        else item
+        for item in corpus.items
+    )
+    return Corpus(items, (*corpus.notes, *(f"transcript that matches no video: {name}" for name in lost)))
+
+
+def stamp_of(path: Path) -> str:
+    """Size and time of change of a file."""
+    found = path.stat()
+    return f"{found.st_size} {found.st_mtime_ns}"
+
+
+def _annotation_files(path: Path) -> dict[str, AnnotationFile]:
+    if path.is_dir():
+        return annotations.read_folder(path)
+    if not path.is_file():
+        raise UserError("no such annotations", str(path), "set --config.annotations to a parquet or a folder of them")
+    try:
+        columns = pq.read_schema(path).names
+    except (OSError, ValueError) as error:
+        raise UserError("not a readable parquet", str(path)) from error
+    kind = "rl" if "reward_model" in columns else "test" if "asr_ocr_meta" in columns else "sft"
+    reader = {"sft": annotations.read_sft, "rl": annotations.read_rl, "test": annotations.read_test}[kind]
+    return {kind: reader(path)}
+
+
+def _item_of(example: Example) -> Item:
+    return Item(example.video, category=example.category, duration=example.duration, events=example.evidence)

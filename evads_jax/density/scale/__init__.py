@@ -1,0 +1,1 @@
+"""Many videos: guarded decoding, work items with dead letters, worker processes, Apache Beam."""

@@ -1,0 +1,75 @@
+"""Where parameters and batches live: one table from logical axes to mesh axes.
+
+The mesh has three axes: `data` replicates parameters and splits batches, `fsdp` splits both, `tp` splits the heads,
+the MLPs and the vocabulary. Axes are Auto: the compiler places what this table does not say.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from evads_jax.errors import UserError
+
+MESH_AXES = ("data", "fsdp", "tp")
+BATCH_AXES = ("data", "fsdp")
+
+RULES: Mapping[str, str | None] = {
+    "layers": None,
+    "vocabulary": "tp",
+    "embed": "fsdp",
+    "heads": "tp",
+    "kv_heads": "tp",
+    "head_width": None,
+    "mlp": "tp",
+    "vision_embed": "fsdp",
+    "vision_heads": "tp",
+    "vision_mlp": "tp",
+    "merged": "tp",
+}
+
+
+def make_mesh(data: int = 1, fsdp: int = 1, tp: int = 1) -> Mesh:
+    """A mesh of the first data · fsdp · tp devices.
+
+    Raises:
+      UserError: there are fewer devices than that.
+    """
+    wanted, devices = data * fsdp * tp, jax.devices()
+    if wanted > len(devices):
+        raise UserError(
+            f"a mesh of data {data} × fsdp {fsdp} × tp {tp} needs {wanted} devices, there are {len(devices)}",
+            "config.mesh",
+        )
+    return jax.make_mesh((data, fsdp, tp), MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices[:wanted])
+
+
+def shardings(axes: Any, mesh: Mesh, abstract: Any, rules: Mapping[str, str | None] = RULES) -> Any:
+    """The sharding of every parameter.
+
+    A dimension that its mesh axis does not divide stays whole: a small model runs on any mesh.
+
+    Args:
+      axes: tree of tuples of logical names (`qwen_vl.axes`).
+      mesh: from `make_mesh`.
+      abstract: the same tree with shapes (`qwen_vl.abstract`, or the parameters themselves).
+      rules: logical name → mesh axis.
+
+    Returns:
+      The same tree with a `NamedSharding` per parameter.
+    """
+
+    def sharding(leaf: Any, names: tuple[str | None, ...]) -> NamedSharding:
+        spec = []
+        for size, name in zip(leaf.shape, names, strict=True):
+            axis = None if name is None else rules[name]
+            spec.append(axis if axis is not None and size % mesh.shape[axis] == 0 else None)
+        return NamedSharding(mesh, PartitionSpec(*spec))
+
+    return jax.tree.map(sharding, abstract, axes)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The sharding of every array of a batch: its first axis over `data` and `fsdp`."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))

@@ -1,0 +1,207 @@
+"""Every parameter of the model, declared once: shape, logical axes, initializer.
+
+The modules below hold no forward pass. They give names and shapes to a tree; `init`, `abstract`, `axes`,
+`decay_mask` and `parameter_count` all derive from that one declaration. Parameters of the layers of a stack share
+one array with a leading `layers` axis, ready for `jax.lax.scan`.
+
+Logical axes (mapped to mesh axes in `evads_jax.models.partitioning`): layers, vocabulary, embed, heads, kv_heads,
+head_width, mlp, vision_embed, vision_heads, vision_mlp, merged, and None for what is never split.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from evads_jax.models.qwen_vl.config import QwenVLConfig, VisionConfig
+
+Params = dict[str, Any]
+Axes = tuple[str | None, ...]
+
+
+def _weight(rngs: nnx.Rngs, shape: tuple[int, ...], axes: Axes, fan_in: int, scale: float = 1.0) -> nnx.Param:
+    """A matrix with normal entries of deviation `scale / sqrt(fan_in)`; subject to weight decay."""
+    value = jax.random.normal(rngs.params(), shape, jnp.float32) * (scale / math.sqrt(fan_in))
+    return nnx.Param(value, axes=axes, decay=True)
+
+
+def _constant(value: float, shape: tuple[int, ...], axes: Axes) -> nnx.Param:
+    """A norm's scale or a bias; no weight decay."""
+    return nnx.Param(jnp.full(shape, value, jnp.float32), axes=axes, decay=False)
+
+
+class RMSNorm(nnx.Module):
+    """A scale over the last axis."""
+
+    def __init__(self, stack: tuple[int, ...], width: int, axis: str | None):
+        self.scale = _constant(1.0, (*stack, width), (*("layers",) * len(stack), axis))
+
+
+class LayerNorm(nnx.Module):
+    """A scale and a bias over the last axis."""
+
+    def __init__(self, stack: tuple[int, ...], width: int, axis: str | None):
+        axes = (*("layers",) * len(stack), axis)
+        self.scale = _constant(1.0, (*stack, width), axes)
+        self.bias = _constant(0.0, (*stack, width), axes)
+
+
+class Linear(nnx.Module):
+    """A matrix [in, out…] and a bias [out…], of each of `stack` layers."""
+
+    def __init__(
+        self,
+        rngs: nnx.Rngs,
+        stack: tuple[int, ...],
+        inputs: tuple[int, ...],
+        outputs: tuple[int, ...],
+        axes: Axes,
+        scale: float = 1.0,
+    ):
+        layers = ("layers",) * len(stack)
+        self.weight = _weight(rngs, (*stack, *inputs, *outputs), (*layers, *axes), math.prod(inputs), scale)
+        self.bias = _constant(0.0, (*stack, *outputs), (*layers, *axes[len(inputs) :]))
+
+
+class VisionLayers(nnx.Module):
+    """The stacked blocks of the vision tower."""
+
+    def __init__(self, rngs: nnx.Rngs, config: VisionConfig):
+        stack, width, heads = (config.layers,), config.width, (config.heads, config.head_width)
+        residual = 1 / math.sqrt(2 * config.layers)
+        self.norm1 = LayerNorm(stack, width, "vision_embed")
+        self.qkv = Linear(rngs, stack, (width,), (3, *heads), ("vision_embed", None, "vision_heads", None))
+        self.out = Linear(rngs, stack, heads, (width,), ("vision_heads", None, "vision_embed"), residual)
+        self.norm2 = LayerNorm(stack, width, "vision_embed")
+        self.up = Linear(rngs, stack, (width,), (config.mlp_width,), ("vision_embed", "vision_mlp"))
+        self.down = Linear(rngs, stack, (config.mlp_width,), (width,), ("vision_mlp", "vision_embed"), residual)
+
+
+class Merger(nnx.Module):
+    """Maps merge² patches to one video token of the decoder's width.
+
+    The main merger normalises patches before they are laid side by side, a DeepStack merger after; `norm_width`
+    says which.
+    """
+
+    def __init__(self, rngs: nnx.Rngs, stack: tuple[int, ...], config: VisionConfig, norm_width: int, width: int):
+        merged = config.merged_width
+        self.norm = LayerNorm(stack, norm_width, None)
+        self.up = Linear(rngs, stack, (merged,), (merged,), (None, "merged"))
+        self.down = Linear(rngs, stack, (merged,), (width,), ("merged", "embed"))
+
+
+class Vision(nnx.Module):
+    """The vision tower: patch embedding, position table, blocks, merger, DeepStack mergers."""
+
+    def __init__(self, rngs: nnx.Rngs, config: VisionConfig, width: int):
+        self.patch = Linear(rngs, (), (config.patch_values,), (config.width,), (None, "vision_embed"))
+        self.position = _weight(rngs, (config.position_grid**2, config.width), (None, "vision_embed"), 2500)
+        self.layers = VisionLayers(rngs, config)
+        self.merger = Merger(rngs, (), config, config.width, width)
+        if config.deepstack:
+            self.deepstack = Merger(rngs, (len(config.deepstack),), config, config.merged_width, width)
+
+
+class TextLayers(nnx.Module):
+    """The stacked layers of the decoder; no biases."""
+
+    def __init__(self, rngs: nnx.Rngs, config: QwenVLConfig):
+        L, D, H, F = config.layers, config.width, config.head_width, config.mlp_width
+        N, K = config.heads, config.kv_heads
+        residual = 1 / math.sqrt(2 * L)
+        self.norm1 = RMSNorm((L,), D, "embed")
+        self.q = _weight(rngs, (L, D, N, H), ("layers", "embed", "heads", "head_width"), D)
+        self.k = _weight(rngs, (L, D, K, H), ("layers", "embed", "kv_heads", "head_width"), D)
+        self.v = _weight(rngs, (L, D, K, H), ("layers", "embed", "kv_heads", "head_width"), D)
+        self.q_norm = RMSNorm((L,), H, None)
+        self.k_norm = RMSNorm((L,), H, None)
+        self.out = _weight(rngs, (L, N, H, D), ("layers", "heads", "head_width", "embed"), N * H, residual)
+        self.norm2 = RMSNorm((L,), D, "embed")
+        self.gate = _weight(rngs, (L, D, F), ("layers", "embed", "mlp"), D)
+        self.up = _weight(rngs, (L, D, F), ("layers", "embed", "mlp"), D)
+        self.down = _weight(rngs, (L, F, D), ("layers", "mlp", "embed"), F, residual)
+
+
+class Text(nnx.Module):
+    """The decoder: token table, layers, final norm and, where it is not tied, the output head."""
+
+    def __init__(self, rngs: nnx.Rngs, config: QwenVLConfig):
+        V, D = config.vocabulary, config.width
+        # As a tied head the table must give logits of order 1 from normalised hidden states: fan-in D.
+        self.embed = _weight(rngs, (V, D), ("vocabulary", "embed"), D)
+        self.layers = TextLayers(rngs, config)
+        self.norm = RMSNorm((), D, "embed")
+        if not config.tie_embeddings:
+            self.head = _weight(rngs, (V, D), ("vocabulary", "embed"), D)
+
+
+class QwenVL(nnx.Module):
+    """The whole model as a tree of parameters."""
+
+    def __init__(self, rngs: nnx.Rngs, config: QwenVLConfig):
+        self.text = Text(rngs, config)
+        self.vision = Vision(rngs, config.vision, config.width)
+
+
+def init(config: QwenVLConfig, key: jax.Array) -> Params:
+    """Draws all parameters.
+
+    Args:
+      config: the model's sizes.
+      key: a PRNG key; the same key gives the same parameters.
+
+    Returns:
+      Nested dicts of float32 arrays.
+    """
+
+    @jax.jit
+    def draw(key: jax.Array) -> Params:
+        return _values(QwenVL(nnx.Rngs(params=key), config))
+
+    return draw(key)
+
+
+def abstract(config: QwenVLConfig) -> Params:
+    """The tree of `init` with `jax.ShapeDtypeStruct` leaves; nothing is computed."""
+    return jax.eval_shape(lambda: _values(QwenVL(nnx.Rngs(0), config)))
+
+
+def axes(config: QwenVLConfig) -> Params:
+    """The tree of `init` with the tuple of logical axis names of each parameter as leaves."""
+    return _metadata(config, "axes")
+
+
+def decay_mask(config: QwenVLConfig) -> Params:
+    """The tree of `init` with True where weight decay applies (matrices and tables), False at norms and biases."""
+    return _metadata(config, "decay")
+
+
+def parameter_count(config: QwenVLConfig) -> int:
+    """Number of parameters; a tied head counts once."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract(config)))
+
+
+def unstack(layers: Params, count: int) -> list[Params]:
+    """The parameters of each of `count` layers. A split, whose gradient is one concatenation."""
+    leaves, tree = jax.tree.flatten(layers)
+    split = [jax.lax.split(leaf, [1] * count) for leaf in leaves]
+    return [jax.tree.unflatten(tree, [pieces[i][0] for pieces in split]) for i in range(count)]
+
+
+def _values(module: nnx.Module) -> Params:
+    return nnx.to_pure_dict(nnx.state(module, nnx.Param))
+
+
+def _metadata(config: QwenVLConfig, name: str) -> Params:
+    state = nnx.state(nnx.eval_shape(lambda: QwenVL(nnx.Rngs(0), config)), nnx.Param)
+    tree: Params = {}
+    for path, variable in nnx.to_flat_state(state):
+        *parents, last = map(str, path)
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = variable.get_metadata(name)
+    return tree

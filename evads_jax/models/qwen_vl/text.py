@@ -1,0 +1,193 @@
+"""The decoder on pure pytrees: prompts once (`prefill`), then the suffixes that continue them (`extend`).
+
+Scoring and sampling are both made of these two passes: the prompt's keys and values are computed once and every
+continuation reads them. Activations are two-dimensional, [tokens, D], so that every projection is one large matmul.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Float, Int
+
+from evads_jax.models.attention import prefix as attention
+from evads_jax.models.qwen_vl import mrope
+from evads_jax.models.qwen_vl.batch import PromptBatch
+from evads_jax.models.qwen_vl.config import QwenVLConfig
+from evads_jax.models.qwen_vl.parameters import Params, unstack
+from evads_jax.models.qwen_vl.vision import VisionFeatures
+
+Rotation = tuple[Float[Array, "n half"], Float[Array, "n half"]]
+
+
+@struct.dataclass
+class Prefix:
+    """What a prompt leaves for its continuations.
+
+    Attributes:
+      keys: rotated keys of every layer [B, K, T, H]: one array stacked on a leading L axis where the layers are
+        scanned, a tuple of L arrays where they are unrolled (no copy is made to stack them).
+      values: values of every layer, likewise.
+      lengths: real tokens of each prompt; what lies beyond is padding.
+      next_position: the position of the first continuing token.
+      last: final hidden state, normalised, of the last real token; it predicts the first continuing token.
+    """
+
+    keys: Float[Array, "L B K T H"] | tuple[Float[Array, "B K T H"], ...]
+    values: Float[Array, "L B K T H"] | tuple[Float[Array, "B K T H"], ...]
+    lengths: Int[Array, " B"]
+    next_position: Int[Array, " B"]
+    last: Float[Array, "B D"]
+
+
+def rms_norm(x: Float[Array, "... D"], scale: Float[Array, " D"], epsilon: float) -> Float[Array, "... D"]:
+    """Returns x / √(mean(x²) + ε) · scale, in float32 at least, in the type of `x`."""
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + epsilon)
+    return (wide * scale).astype(x.dtype)
+
+
+def project(layer: Params, config: QwenVLConfig, x: Float[Array, "n D"], rotation: Rotation):
+    """Queries [n, N, H] (scaled by 1/√H), keys and values [n, K, H] of one layer; queries and keys rotated."""
+    x = rms_norm(x, layer["norm1"]["scale"], config.norm_epsilon)
+    q, k, v = (_linear(x, layer[name]) for name in ("q", "k", "v"))
+    q = rms_norm(q, layer["q_norm"]["scale"] * config.head_width**-0.5, config.norm_epsilon)
+    k = rms_norm(k, layer["k_norm"]["scale"], config.norm_epsilon)
+    return mrope.rotate(q, *rotation), mrope.rotate(k, *rotation), v
+
+
+def finish(layer: Params, config: QwenVLConfig, x: Float[Array, "n D"], attended: Float[Array, "n N H"]):
+    """The rest of a layer after attention: output projection, residual, SwiGLU, residual."""
+    x = x + _linear(attended, layer["out"], inputs=2)
+    h = rms_norm(x, layer["norm2"]["scale"], config.norm_epsilon)
+    return x + _linear(jax.nn.silu(_linear(h, layer["gate"])) * _linear(h, layer["up"]), layer["down"])
+
+
+def prefill(params: Params, config: QwenVLConfig, prompt: PromptBatch, features: VisionFeatures) -> Prefix:
+    """Runs the prompts through the decoder once.
+
+    Args:
+      params: the model's parameters.
+      config: the model's sizes.
+      prompt: the prompts; a video token takes the row of `features` that its `video_index` names.
+      features: the vision tower's output for `prompt.video`.
+    """
+    B, T = prompt.tokens.shape
+    real = jnp.arange(T) < prompt.lengths[:, None]
+    x, deepstack = _embed_prompt(params, config, prompt, features, real)
+    positions = jnp.where(real[..., None], prompt.positions, 0).reshape(B * T, 3)
+    rotation = mrope.rotation(positions, config)
+    rows = jnp.arange(B) * T + jnp.maximum(prompt.lengths - 1, 0)
+
+    def project_cached(x, layer):
+        q, k, v = project(layer, config, x, rotation)
+        k, v = (h.reshape(B, T, *h.shape[1:]).transpose(0, 2, 1, 3) for h in (k, v))
+        return q, (k, v)
+
+    def whole_layer(x, layer):
+        q, cache = project_cached(x, layer)
+        attended = attention.prompt_attention(q.reshape(B, T, *q.shape[1:]), *cache)
+        return finish(layer, config, x, attended.reshape(q.shape)), cache
+
+    def last_layer(x, layer):
+        q, (k, v) = project_cached(x, layer)
+        attended = attention.last_token_attention(q[rows], k, v, prompt.lengths)
+        return finish(layer, config, x[rows], attended), (k, v)
+
+    stacked = jnp.stack(deepstack) if deepstack and config.scan_layers else jnp.zeros(())
+
+    def scanned(x, inputs):
+        layer, index = inputs
+        x, cache = whole_layer(x, layer)
+        if deepstack:
+            added = stacked[jnp.minimum(index, len(deepstack) - 1)]
+            x = x + jnp.where(index < len(deepstack), added, 0)
+        return x, cache
+
+    if config.scan_layers:
+        step = jax.checkpoint(scanned) if config.remat else scanned
+        x, (keys, values) = jax.lax.scan(step, x, (params["text"]["layers"], jnp.arange(config.layers)))
+        last = x[rows]
+    else:
+        # Of the last layer's outputs only the last token's is used; the others leave their keys and values.
+        whole, last_only = (jax.checkpoint(f) if config.remat else f for f in (whole_layer, last_layer))
+        *early, final = unstack(params["text"]["layers"], config.layers)
+        caches = []
+        for i, layer in enumerate(early):
+            x, cache = whole(x, layer)
+            x = x + deepstack[i] if i < len(deepstack) else x
+            caches.append(cache)
+        last, cache = last_only(x, final)
+        keys, values = zip(*caches, cache, strict=True)
+    last = rms_norm(last, params["text"]["norm"]["scale"], config.norm_epsilon)
+    return Prefix(keys, values, prompt.lengths, prompt.next_position, last)
+
+
+def extend(
+    params: Params, config: QwenVLConfig, prefix: Prefix, tokens: Int[Array, "B G S"]
+) -> Float[Array, "B G S D"]:
+    """Final hidden states, normalised, of G suffixes per prompt; each sees its prompt and, causally, itself.
+
+    Args:
+      params: the model's parameters.
+      config: the model's sizes.
+      prefix: the prompts, from `prefill`.
+      tokens: the suffixes' token ids; the states of padded ones are meaningless but finite.
+    """
+    B, G, S = tokens.shape
+    x = embed(params, config, tokens.reshape(-1))
+    positions = jnp.broadcast_to(prefix.next_position[:, None, None] + jnp.arange(S), (B, G, S))
+    rotation = mrope.text_rotation(positions.reshape(-1), config)
+    causal = jnp.tri(S, dtype=bool)
+
+    def step(x, inputs):
+        layer, prompt_k, prompt_v = inputs
+        q, k, v = project(layer, config, x, rotation)
+        k, v = (h.reshape(B, G * S, *h.shape[1:]).transpose(0, 2, 1, 3) for h in (k, v))
+        k, v = (h.reshape(B, config.kv_heads, G, S, config.head_width) for h in (k, v))
+        attended = attention.suffix_attention(
+            q.reshape(B, G, S, *q.shape[1:]), prompt_k, prompt_v, prefix.lengths, k, v, causal
+        )
+        return finish(layer, config, x, attended.reshape(q.shape)), None
+
+    step = jax.checkpoint(step) if config.remat else step
+    if config.scan_layers:
+        x, _ = jax.lax.scan(step, x, (params["text"]["layers"], prefix.keys, prefix.values))
+    else:
+        layers = unstack(params["text"]["layers"], config.layers)
+        for inputs in zip(layers, prefix.keys, prefix.values, strict=True):
+            x, _ = step(x, inputs)
+    return rms_norm(x, params["text"]["norm"]["scale"], config.norm_epsilon).reshape(B, G, S, -1)
+
+
+def embed(params: Params, config: QwenVLConfig, tokens: Int[Array, " n"]) -> Float[Array, "n D"]:
+    """Rows of the token table. An id out of range, which only padding may hold, takes an edge row."""
+    table = params["text"]["embed"]
+    return jnp.take(table, tokens, axis=0, mode="clip").astype(config.dtype)
+
+
+def head(params: Params, config: QwenVLConfig, hidden: Float[Array, "n D"]) -> Float[Array, "n V"]:
+    """Logits of final hidden states, float32 at least."""
+    table = params["text"]["embed" if config.tie_embeddings else "head"]
+    accumulate = jnp.promote_types(hidden.dtype, jnp.float32)
+    return jax.lax.dot_general(
+        hidden, table.astype(hidden.dtype), (((1,), (1,)), ((), ())), preferred_element_type=accumulate
+    )
+
+
+def _embed_prompt(params: Params, config: QwenVLConfig, prompt: PromptBatch, features: VisionFeatures, real):
+    """Input of the first layer, and what DeepStack adds after the first ones, each [B·T, D]."""
+    is_video = (real & (prompt.video_index >= 0)).reshape(-1, 1)
+    # One gather for the tokens and all DeepStack features, laid side by side.
+    table = jnp.concatenate([features.tokens, *features.deepstack], axis=1)
+    rows = jnp.take(table, jnp.maximum(prompt.video_index, 0).reshape(-1), axis=0, mode="clip")
+    rows = jnp.where(is_video, rows, 0)
+    video, *deepstack = jnp.split(rows, 1 + len(features.deepstack), axis=1)
+    text = embed(params, config, prompt.tokens.reshape(-1))
+    return jnp.where(is_video, video.astype(text.dtype), text), deepstack
+
+
+def _linear(x: Array, weight: Array, inputs: int = 1) -> Array:
+    """Contracts the last `inputs` axes of x with the first of `weight`, as one matrix product in the type of x."""
+    outputs = weight.shape[inputs:]
+    rows = x.reshape(x.shape[0], -1)
+    return (rows @ weight.astype(x.dtype).reshape(rows.shape[1], -1)).reshape(-1, *outputs)

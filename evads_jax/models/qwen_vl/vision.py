@@ -1,0 +1,141 @@
+"""The vision tower: temporal units of raw patches in, video tokens and DeepStack features out.
+
+Every unit is padded to P patches, attends only within itself, and has its own grid; its patches stand in
+merge-block order, so that merging is a reshape. What padding holds never reaches a real token.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float, Int
+
+from evads_jax.models.attention import prefix as attention
+from evads_jax.models.qwen_vl import mrope
+from evads_jax.models.qwen_vl.batch import VideoInputs
+from evads_jax.models.qwen_vl.config import QwenVLConfig, VisionConfig
+from evads_jax.models.qwen_vl.parameters import Params, unstack
+
+
+@struct.dataclass
+class VisionFeatures:
+    """What the decoder takes from a video; rows of padded patches are zero.
+
+    Attributes:
+      tokens: one row per video token, in the order of units and, within one, of the grid.
+      deepstack: for each of the first decoder layers, the rows that are added to its output at the video tokens.
+    """
+
+    tokens: Float[Array, "rows D"]
+    deepstack: tuple[Float[Array, "rows D"], ...]
+
+
+def encode_video(params: Params, config: QwenVLConfig, video: VideoInputs) -> VisionFeatures:
+    """Runs all temporal units of a batch through the vision tower.
+
+    Args:
+      params: the model's parameters.
+      config: the model's sizes.
+      video: raw patches and grids; U units of P patches.
+
+    Returns:
+      Features of U·P/merge² video tokens.
+    """
+    sizes, vision = config.vision, params["vision"]
+    U, P, C = video.patches.shape
+    rows, columns, real = patch_coordinates(video.grid, P, sizes.merge)
+    x = _normalise(video.patches.reshape(U * P, C), config).astype(config.dtype)
+    x = linear(vision["patch"], x) + _positions(vision["position"], config, video.grid, rows, columns).astype(x.dtype)
+    rotation = _rotation(config, rows, columns)
+    visible = real[:, None, None, :]
+
+    mergers = iter(unstack(vision["deepstack"], len(sizes.deepstack))) if sizes.deepstack else iter(())
+    deepstack = []
+    for i, layer in enumerate(unstack(vision["layers"], sizes.layers)):
+        x = _block(layer, sizes, x, rotation, visible)
+        if i in sizes.deepstack:
+            deepstack.append(_merge(next(mergers), sizes, x, after=True))
+    tokens = _merge(vision["merger"], sizes, x, after=False)
+    real_tokens = real.reshape(-1, sizes.merge**2)[:, :1]
+    zeroed = [jnp.where(real_tokens, features, 0) for features in (tokens, *deepstack)]
+    return VisionFeatures(zeroed[0], tuple(zeroed[1:]))
+
+
+def patch_coordinates(grid: Int[Array, "U 2"], patches: int, merge: int):
+    """Row and column of every patch of merge-block-ordered units, and whether it is real; each [U, P].
+
+    Patches beyond a unit's grid get the coordinates (0, 0).
+    """
+    index = jnp.arange(patches)[None, :]
+    height, width = grid[:, :1], grid[:, 1:]
+    block, within = index // merge**2, index % merge**2
+    blocks_per_row = jnp.maximum(width // merge, 1)
+    real = index < height * width
+    rows = block // blocks_per_row * merge + within // merge
+    columns = block % blocks_per_row * merge + within % merge
+    return jnp.where(real, rows, 0), jnp.where(real, columns, 0), real
+
+
+def layer_norm(norm: Params, x: Float[Array, "n D"]) -> Float[Array, "n D"]:
+    """Layer norm with ε = 1e-6, in float32 at least, returned in the type of `x`."""
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = wide - jnp.mean(wide, axis=-1, keepdims=True)
+    wide = wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + 1e-6)
+    return (wide * norm["scale"] + norm["bias"]).astype(x.dtype)
+
+
+def linear(layer: Params, x: Float[Array, "n inputs"]) -> Float[Array, "n outputs"]:
+    """Weight and bias as one two-dimensional matmul in the type of `x`; heads are flattened."""
+    bias = layer["bias"].astype(x.dtype).reshape(-1)
+    return x @ layer["weight"].astype(x.dtype).reshape(x.shape[1], bias.size) + bias
+
+
+def _normalise(patches: Array, config: QwenVLConfig) -> Float[Array, "n C"]:
+    """Raw pixel values, which stand channel by channel within a patch, to the tower's input."""
+    sizes, dtype = config.vision, config.wide_dtype
+    mean, std = (np.repeat(x, sizes.patch_values // 3) * 255 for x in (sizes.pixel_mean, sizes.pixel_std))
+    return (patches.astype(dtype) - mean.astype(dtype)) / std.astype(dtype)
+
+
+def _positions(table: Float[Array, "side² D"], config: QwenVLConfig, grid, rows, columns) -> Float[Array, "n D"]:
+    """The learned position table, interpolated bilinearly (corners aligned) to each unit's grid.
+
+    The interpolation is separable, so each axis is a matrix of at most two weights per patch, and the whole is one
+    matmul of [U·P, side²] weights with the table: cheaper than gathers, and than the scatter of their gradient.
+    """
+    side, dtype = config.vision.position_grid, config.wide_dtype
+
+    def weights(coordinate, count):
+        at = coordinate.astype(dtype) * ((side - 1) / jnp.maximum(count - 1, 1).astype(dtype))
+        return jnp.maximum(0.0, 1.0 - jnp.abs(at[..., None] - jnp.arange(side)))
+
+    vertical, horizontal = weights(rows, grid[:, :1]), weights(columns, grid[:, 1:])
+    both = vertical[..., :, None] * horizontal[..., None, :]
+    return both.reshape(-1, side**2) @ table
+
+
+def _rotation(config: QwenVLConfig, rows, columns):
+    """Cosine and sine of the 2-D rotary angles [U·P, H/2]: the first half is of rows, the rest of columns."""
+    per_patch = mrope.frequencies(config.vision.head_width // 4, config.vision.rope_theta, config.wide_dtype)
+    angles = jnp.concatenate([x.reshape(-1, 1) * per_patch for x in (rows, columns)], axis=1)
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def _block(layer: Params, sizes: VisionConfig, x: Float[Array, "n D"], rotation, visible) -> Float[Array, "n D"]:
+    """One pre-norm transformer block; patches attend to the real patches of their own unit."""
+    U, P = visible.shape[0], visible.shape[-1]
+    heads = (sizes.heads, sizes.head_width)
+    qkv = linear(layer["qkv"], layer_norm(layer["norm1"], x)).reshape(-1, 3, *heads)
+    q, k, v = mrope.rotate(qkv[:, 0], *rotation), mrope.rotate(qkv[:, 1], *rotation), qkv[:, 2]
+    q, k, v = (h.reshape(U, P, *heads).transpose(0, 2, 1, 3) for h in (q * sizes.head_width**-0.5, k, v))
+    attended = attention.masked_attention(q, k, v, visible).transpose(0, 2, 1, 3)
+    x = x + linear(layer["out"], attended.reshape(x.shape))
+    hidden = jax.nn.gelu(linear(layer["up"], layer_norm(layer["norm2"], x)), approximate=True)
+    return x + linear(layer["down"], hidden)
+
+
+def _merge(merger: Params, sizes: VisionConfig, x: Float[Array, "n D"], after: bool) -> Float[Array, "rows D2"]:
+    """merge² patches to one token; the norm acts on single patches, or after they are laid side by side."""
+    x = x.reshape(-1, sizes.merged_width) if after else x
+    x = layer_norm(merger["norm"], x).reshape(-1, sizes.merged_width)
+    return linear(merger["down"], jax.nn.gelu(linear(merger["up"], x), approximate=False))

@@ -1,0 +1,27 @@
+"""How tokens are sampled."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingConfig:
+    """Static: a jitted sampler is compiled per value.
+
+    Attributes:
+      max_new_tokens: S, tokens of the longest sample.
+      temperature: logits are divided by it; 0 takes the most likely token.
+      top_p: the smallest set of most likely tokens whose probability reaches this is drawn from; 1 draws from all.
+      stop_ids: a sample ends with the first of these, which belongs to it.
+      pad_id: fills the places after a sample's end.
+    """
+
+    max_new_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    stop_ids: tuple[int, ...] = ()
+    pad_id: int = 0
+
+    def __post_init__(self):
+        """Refuses values without a meaning."""
+        if self.max_new_tokens < 1 or self.temperature < 0 or not 0 < self.top_p <= 1:
+            raise ValueError(f"sampling needs max_new_tokens ≥ 1, temperature ≥ 0 and 0 < top_p ≤ 1, got {self}")

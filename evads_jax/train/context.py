@@ -1,0 +1,99 @@
+"""What every stage of one experiment shares, put together once."""
+
+import contextlib
+import dataclasses
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from evads_jax.data.tokenizer import Tokenizer
+from evads_jax.events import EventLog
+from evads_jax.models.qwen_vl import QwenVLConfig
+from evads_jax.train.checkpoint import finished
+from evads_jax.train.inputs import Inputs
+from evads_jax.train.loop import fit
+from evads_jax.train.stage import Learner, Result, Stage
+
+Tree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """An experiment's fixed parts.
+
+    Attributes:
+      config: the whole config.
+      workdir: the run's folder.
+      log: the run's events.
+      tokenizer: the policy's tokenizer.
+      model: the policy's sizes.
+      sources: split → records (random access), of sft, rl and validation.
+      mesh: the devices; None for one device.
+      console: where progress is shown; default standard output.
+    """
+
+    config: ConfigDict
+    workdir: Path
+    log: EventLog
+    tokenizer: Tokenizer
+    model: QwenVLConfig
+    sources: Mapping[str, Any]
+    mesh: jax.sharding.Mesh | None = None
+    console: Console | None = None
+
+    def inputs(self) -> Inputs:
+        """What turns records into batches."""
+        return Inputs(self.config.data, self.config.run.language, self.tokenizer, self.model)
+
+    def stage(self, name: str, **changes: Any) -> Stage:
+        """A stage called `name` with the config's seed, checkpoint and log sections."""
+        config = self.config
+        fields = {
+            "seed": config.run.seed,
+            "checkpoint_every": config.checkpoint.every,
+            "keep": config.checkpoint.keep,
+            "log_every": config.log.every,
+        }
+        return Stage(name, **(fields | changes))
+
+    def data_seed(self, stage: str) -> int:
+        """The seed of a stage's data order."""
+        return zlib.crc32(f"{self.config.run.seed}/{stage}".encode())
+
+    def fit(
+        self, learner: Learner[Any], batches: Any, stage: Stage, split: str, format: str, *, together: bool
+    ) -> Result:
+        """Runs a stage on this experiment's mesh, folder and log; what did not fit stands in its first event.
+
+        Args:
+          learner: what a step is.
+          batches: its input.
+          stage: how long it runs.
+          split: the split that it learns from.
+          format: the prompt format that it learns with.
+          together: as in `Inputs.survey`.
+        """
+        about = {}
+        if finished(self.workdir, stage.name) is None:
+            about = {"split": split, "fit": self.inputs().survey(self.sources[split], format, together)}
+        with contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh):
+            return fit(learner, batches, stage, self.workdir, self.log, self.console, about)
+
+    def place(self, batch: Tree) -> Tree:
+        """A batch on the device, or spread over the mesh's data axes where its leading axis divides."""
+        return place(batch, self.mesh)
+
+
+def place(batch: Tree, mesh: jax.sharding.Mesh | None) -> Tree:
+    """Arrays on the default device; with a mesh, split over `data` and `fsdp` along their first axis if it divides."""
+    if mesh is None:
+        return jax.device_put(batch)
+    shares = mesh.shape["data"] * mesh.shape["fsdp"]
+    split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(("data", "fsdp")))
+    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    return jax.tree.map(lambda x: jax.device_put(x, split if x.ndim and x.shape[0] % shares == 0 else whole), batch)

@@ -1,0 +1,175 @@
+"""The job `experiment`: data → SFT → MG-GRPO → every stage evaluated → tables and report, in one work directory.
+
+Each part goes on where an earlier call stopped: shards and evaluations know what they hold, stages have checkpoints.
+The order of `run.stages` is the order of work; every stage is evaluated as soon as it is trained.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from evads_jax import workdir as run_folder
+from evads_jax.benchmark import tables
+from evads_jax.benchmark.evaluate import evaluate, evaluate_chance
+from evads_jax.benchmark.files import Split
+from evads_jax.benchmark.policy import ModelPolicy
+from evads_jax.benchmark.report import write_report
+from evads_jax.data import prompts
+from evads_jax.data.prepare import prepare
+from evads_jax.data.tokenizer import Tokenizer, load_tokenizer, train_sentencepiece
+from evads_jax.errors import UserError
+from evads_jax.events import EventLog
+from evads_jax.judge import make_judge
+from evads_jax.models import partitioning, qwen_vl
+from evads_jax.models.qwen_vl import QwenVLConfig
+from evads_jax.train import grpo
+from evads_jax.train.checkpoint import finished, load_params
+from evads_jax.train.context import Context
+from evads_jax.train.grpo import train_grpo
+from evads_jax.train.sft import train_control, train_sft
+
+STAGES = ("base", "sft", "mg_grpo", "control")
+Tree = Any
+
+
+def run(config: ConfigDict, workdir: Path) -> None:
+    """Runs the experiment that `config` describes, or what is left of it.
+
+    Args:
+      config: see configs/mg_grpo.py.
+      workdir: the run's folder.
+
+    Raises:
+      UserError: bad config or data; nothing that was done is lost.
+    """
+    began, console = time.monotonic(), Console()
+    _check(config)
+    run_folder.claim(workdir, config)
+    log = EventLog(workdir)
+    log.write("run", config=config.to_dict(), environment=run_folder.environment())
+    say = _teller(console, began)
+    context, splits = _context(config, workdir, log, console, say)
+    _stages(context, splits, say)
+    if jax.process_index() == 0:
+        tables.write_run_tables(workdir)
+        report = write_report(workdir, splits["test"].records, config.run.seed)
+        tables.print_stage_table(workdir, console)
+        say(f"tables in {workdir / 'tables'}, report in {report}")
+
+
+def _check(config: ConfigDict) -> None:
+    """Refuses what cannot work before anything is made."""
+    stages = tuple(config.run.stages)
+    if unknown := [s for s in stages if s not in STAGES]:
+        raise UserError(f"unknown stage {unknown[0]!r}", "config.run.stages", "of " + ", ".join(STAGES))
+    if list(stages) != sorted(set(stages), key=STAGES.index):
+        raise UserError("stages out of order, or twice", "config.run.stages", "keep " + ", ".join(STAGES))
+    needs_sft = {"mg_grpo", "control"} & set(stages)
+    if needs_sft and "sft" not in stages and not config.run.sft_from:
+        raise UserError(
+            f"stage {sorted(needs_sft)[0]} starts from sft", "config.run.stages", "add sft, or set run.sft_from"
+        )
+    if "control" in stages and "mg_grpo" not in stages and config.control.steps is None:
+        raise UserError("the control lasts as long as mg_grpo", "config.control.steps", "add mg_grpo, or give steps")
+    grpo.check(config.rl)
+
+
+def _context(
+    config: ConfigDict, workdir: Path, log: EventLog, console: Console, say: Callable[[str], None]
+) -> tuple[Context, Mapping[str, Split]]:
+    """Data, tokenizer, model and devices of the experiment."""
+    earlier = Path(config.run.sft_from) if config.run.sft_from else None
+    if earlier is not None:
+        if finished(earlier, "sft") is None:
+            raise UserError("there is no finished sft stage", str(earlier), "set run.sft_from to a run that has one")
+        with config.unlocked():
+            config.data.shards = config.data.shards or str(earlier / "shards")
+            config.tokenizer.path = config.tokenizer.path or str(earlier / "tokenizer")
+    sources = prepare(config, workdir, say)
+    tokenizer = _tokenizer(config, workdir, sources)
+    model = QwenVLConfig.from_config(config.model, tokenizer.size)
+    sizes = config.mesh.data, config.mesh.fsdp, config.mesh.tp
+    mesh = partitioning.make_mesh(*sizes) if sizes != (1, 1, 1) else None
+    splits = {name: Split.of(sources[name]) for name in ("validation", "test")}
+    return Context(config, workdir, log, tokenizer, model, sources, mesh, console), splits
+
+
+def _tokenizer(config: ConfigDict, workdir: Path, sources: Mapping[str, Any]) -> Tokenizer:
+    """The tokenizer that the config names, or one trained on the training splits and kept in W/tokenizer."""
+    section, folder = config.tokenizer, workdir / "tokenizer"
+    if section.path or section.kind != "sentencepiece":
+        return load_tokenizer(section.kind, section.path or folder)
+    if not (folder / "tokenizer.model").exists():
+        training = (sources[split] for split in ("sft", "rl"))
+        examples = (example for source in training for i in range(len(source)) for example in source[i].examples())
+        train_sentencepiece(
+            prompts.corpus(examples), section.vocabulary, folder, prompts.constants(), section.longest_piece
+        )
+    return load_tokenizer("sentencepiece", folder)
+
+
+def _stages(context: Context, splits: Mapping[str, Split], say: Callable[[str], None]) -> None:
+    """Trains and evaluates the stages in turn."""
+    config, workdir = context.config, context.workdir
+    judge = make_judge(config.judge, config.run.language)
+    evaluate_chance(splits["validation"], splits["test"], workdir, judge, config, say)
+    base = _base(context)
+    params, rl_seconds = base, 0.0
+    sft = None
+    if config.run.sft_from:
+        sft = load_params(config.run.sft_from, "sft", base)
+    for stage in config.run.stages:
+        weights = "seed " + str(config.run.seed)
+        if stage == "base":
+            params = base
+        elif stage == "sft":
+            result = train_sft(context, base)
+            params = sft = result.params
+            weights = f"step {result.best_step}"
+        elif stage == "mg_grpo":
+            result = train_grpo(context, sft)
+            params, rl_seconds = result.params, result.seconds
+            weights = f"step {result.step}"
+        else:
+            steps = config.control.steps
+            seconds = None if steps is not None else rl_seconds
+            result = train_control(context, sft, steps=steps, seconds=seconds, split=config.control.split)
+            params, weights = result.params, f"step {result.step}"
+        blanked = (False, True) if stage in config.eval.blank_too and not config.eval.blank_frames else (None,)
+        for blank in blanked:
+            policy = ModelPolicy(params, context.model, context.tokenizer, config, f"{stage}, {weights}", blank)
+            summary = evaluate(policy, splits["test"], workdir, stage, judge, config, say)
+            r5 = summary["tasks"]["all"]["R5"]
+            context.log.write("evaluation", stage=summary["stage"], n=summary["n"], R5=r5["mean_valid"])
+            say(f"{summary['stage']}: R5 {r5['mean_valid']:.3f} on {summary['n']} questions")
+
+
+def _base(context: Context) -> Tree:
+    """Freshly initialised parameters, where the mesh wants them."""
+    key = jax.random.fold_in(jax.random.key(context.config.run.seed), context.data_seed("init"))
+    params = qwen_vl.init(context.model, key)
+    if context.mesh is None:
+        return params
+    placed = partitioning.shardings(qwen_vl.axes(context.model), context.mesh, qwen_vl.abstract(context.model))
+    return jax.device_put(params, placed)
+
+
+def _teller(console: Console, began: float) -> Callable[[str], None]:
+    """Prints lines with the minutes since the start; of progress lines at most one a second."""
+    last = [0.0]
+
+    def say(line: str) -> None:
+        now = time.monotonic()
+        if " of " in line and now - last[0] < 1.0:
+            return
+        last[0] = now
+        if jax.process_index() == 0:
+            minutes, seconds = divmod(int(now - began), 60)
+            console.print(f"[dim]{minutes:3d}:{seconds:02d}[/dim]  {line}", highlight=False)
+
+    return say

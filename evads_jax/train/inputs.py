@@ -1,0 +1,189 @@
+"""From records to batches: which prompt format, what shares a prompt, what fits; and the count of what did not."""
+
+import dataclasses
+import functools
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from flax import struct
+from jaxtyping import Int
+from ml_collections import ConfigDict
+
+from evads_jax.data import chat, prompts
+from evads_jax.data.media import decode_jpeg, decode_jpegs
+from evads_jax.data.records import Example, VideoRecord
+from evads_jax.data.tokenizer import Tokenizer
+from evads_jax.errors import UserError
+from evads_jax.models.qwen_vl import PromptBatch, QwenVLConfig, SuffixBatch
+from evads_jax.models.qwen_vl.inputs import Clip, Prompt, PromptBuilder, collate_prompts, collate_suffixes, unit_times
+
+BLANK = 128  # mid-grey: what a pixel is after normalisation has taken the mean away
+
+
+@dataclasses.dataclass(frozen=True)
+class SFTItem:
+    """A video's prompt and, for each question that fits, its suffix ids and where the completion begins in them."""
+
+    prompt: Prompt
+    suffixes: tuple[tuple[list[int], int], ...]
+
+
+@struct.dataclass
+class SFTBatch:
+    """B videos with G question-and-answer suffixes each.
+
+    Attributes:
+      prompt: the prompts up to the question.
+      suffix: question, closing and completion; the mask holds the completion.
+    """
+
+    prompt: PromptBatch
+    suffix: SuffixBatch
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptItem:
+    """One question's whole prompt, and the example that it asks."""
+
+    prompt: Prompt
+    example: Example
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptsBatch:
+    """B prompts to be continued by sampling.
+
+    Attributes:
+      prompt: their arrays.
+      ids: a number that depends on the question's id alone; with a key it decides what is sampled.
+      examples: what they ask; fewer than B where the batch was filled up with copies of the last.
+    """
+
+    prompt: PromptBatch
+    ids: Int[np.ndarray, " B"]
+    examples: tuple[Example, ...]
+
+
+class Inputs:
+    """Builds items and batches for one tokenizer, model and set of buckets.
+
+    Args:
+      data: the config section: prompt formats, `prompt_tokens` (T), `suffix_tokens` (S), frame limits.
+      language: "zh" or "en".
+      tokenizer: the policy's tokenizer.
+      model: the policy's sizes.
+    """
+
+    def __init__(self, data: ConfigDict, language: str, tokenizer: Tokenizer, model: QwenVLConfig):
+        self._language, self._tokenizer, self._model = language, tokenizer, model
+        self._builder, self._count = PromptBuilder(tokenizer, model), chat.counter(tokenizer)
+        self._T, self._S, self._format_sft = data.prompt_tokens, data.suffix_tokens, data.format_sft
+        self._units = -(-data.max_frames // model.vision.temporal_patch)
+        self._patches = (data.frame_size // model.vision.cell) ** 2 * model.vision.merge**2
+
+    def sft_transform(self, group: int) -> Callable[[VideoRecord, int | None], SFTItem | None]:
+        """Record → `SFTItem`; None where none of its questions fits.
+
+        Args:
+          group: G, the most questions that a video may have.
+        """
+        return functools.partial(self._sft_item, group)
+
+    def sft_collate(self, batch: int, group: int) -> Callable[[Sequence[SFTItem]], SFTBatch]:
+        """Items → `SFTBatch`; a short batch is filled up with videos that have no suffix."""
+        return functools.partial(self._sft_batch, batch, group)
+
+    def prompt_transform(self, format: str, blank: bool = False) -> Callable[[VideoRecord, int | None], PromptItem]:
+        """(Record, question) → `PromptItem`.
+
+        Args:
+          format: the prompt format.
+          blank: shows grey frames in place of the video's.
+        """
+        return functools.partial(self._prompt_item, format, blank)
+
+    def prompt_collate(self, batch: int) -> Callable[[Sequence[PromptItem]], PromptsBatch]:
+        """Items → `PromptsBatch`; a short batch is filled up with copies of the last item."""
+        return functools.partial(self._prompts_batch, batch)
+
+    def survey(self, source: Any, format: str, together: bool) -> dict[str, int]:
+        """Counts what does not fit, before anything is trained on.
+
+        Args:
+          source: the records of a split.
+          format: the prompt format.
+          together: whether the questions of a video share its prompt, and their targets must fit a suffix (SFT).
+
+        Returns:
+          `questions`, `cut` (questions whose prompt lost event lines), `lines` (event lines lost, per prompt once)
+          and, with `together`, `left_out` (questions whose target is longer than the suffix bucket).
+
+        Raises:
+          UserError: a prompt does not fit even without events.
+        """
+        counts = {"questions": 0, "cut": 0, "lines": 0} | ({"left_out": 0} if together else {})
+        for number in range(len(source)):
+            record = source[number]
+            video = self._span(record, decode_jpeg(record.frames[0]).shape)
+            examples = list(record.examples())
+            counts["questions"] += len(examples)
+            for group in [examples] if together else [[example] for example in examples]:
+                fitted, dropped = self._fit(group, format, video)
+                counts["cut"] += len(group) if dropped else 0
+                counts["lines"] += dropped
+                if together:
+                    counts["left_out"] += sum(self._suffix(*pair) is None for pair in zip(fitted, group, strict=True))
+        return counts
+
+    def _span(self, record: VideoRecord, shape: Sequence[int]) -> chat.VideoSpan:
+        cell = self._model.vision.cell
+        times = unit_times(record.times, self._model.vision)
+        return chat.VideoSpan(times, (shape[0] // cell) * (shape[1] // cell))
+
+    def _fit(self, group: Sequence[Example], format: str, video: chat.VideoSpan) -> tuple[list[Any], int]:
+        rendered = [prompts.render(example, format, self._language) for example in group]
+        budget = self._T - chat.overhead(self._tokenizer, [video])
+        return prompts.fit_together(rendered, budget, self._count)
+
+    def _suffix(self, prompt: prompts.PromptText, example: Example) -> tuple[list[int], int] | None:
+        """Question, closing and completion, and where the completion begins; None where they are too long."""
+        asked = chat.encode_prompt(self._tokenizer, prompt, [], split=True).suffix
+        ids = asked + chat.encode_completion(self._tokenizer, prompts.target(example.question))
+        return (ids, len(asked)) if len(ids) <= self._S else None
+
+    def _sft_item(self, group: int, record: VideoRecord, question: int | None) -> SFTItem | None:
+        examples = list(record.examples())
+        if len(examples) > group:
+            what = f"video {record.video} has {len(examples)} questions, a group holds {group}"
+            raise UserError(what, "config.sft.questions_per_video", "raise it")
+        frames = decode_jpegs(record.frames)
+        fitted, _ = self._fit(examples, self._format_sft, self._span(record, frames.shape[1:]))
+        suffixes = [self._suffix(*pair) for pair in zip(fitted, examples, strict=True)]
+        kept = tuple(suffix for suffix in suffixes if suffix)
+        prompt = self._builder.build(fitted[0], [Clip(frames, record.times)], split=True)
+        return SFTItem(prompt, kept) if kept else None
+
+    def _prompt_item(self, format: str, blank: bool, record: VideoRecord, question: int | None) -> PromptItem:
+        if question is None:
+            raise ValueError("a prompt item needs a question")
+        example, frames = record.example(question), decode_jpegs(record.frames)
+        if blank:
+            frames = np.full_like(frames, BLANK)
+        (fitted,), _ = self._fit([example], format, self._span(record, frames.shape[1:]))
+        return PromptItem(self._builder.build(fitted, [Clip(frames, record.times)], split=False), example)
+
+    def _sft_batch(self, batch: int, group: int, items: Sequence[SFTItem]) -> SFTBatch:
+        filled = [*items, *[dataclasses.replace(items[-1], suffixes=())] * (batch - len(items))]
+        suffixes = collate_suffixes([item.suffixes for item in filled], group, self._S)
+        return SFTBatch(self._collate([item.prompt for item in filled]), suffixes)
+
+    def _prompts_batch(self, batch: int, items: Sequence[PromptItem]) -> PromptsBatch:
+        filled = [*items, *[items[-1]] * (batch - len(items))]
+        ids = [zlib.crc32(item.example.question.id.encode()) & 0x7FFFFFFF for item in filled]
+        prompt = self._collate([item.prompt for item in filled])
+        return PromptsBatch(prompt, np.asarray(ids, np.int32), tuple(item.example for item in items))
+
+    def _collate(self, items: Sequence[Prompt]) -> PromptBatch:
+        return collate_prompts(items, self._T, self._units, self._patches, self._model)

@@ -1,0 +1,135 @@
+"""Supervised fine-tuning on `<think>clues</think>` `<answer>answer</answer>`, and its continuation as a control.
+
+A batch holds videos. The questions of a video share its prompt up to the question, which is run once; question,
+closing and target follow as suffixes. The loss is the mean negative log-probability of all completion tokens of the
+batch (each token weighs the same, whatever its completion's length), never of a prompt's.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from evads_jax.data.loader import make_loader
+from evads_jax.errors import UserError
+from evads_jax.models.qwen_vl import QwenVLConfig, decay_mask, score
+from evads_jax.train import optimizer, state
+from evads_jax.train.context import Context
+from evads_jax.train.inputs import SFTBatch
+from evads_jax.train.stage import Learner, Result, Stage
+from evads_jax.train.state import TrainState
+
+Tree = Any
+
+
+class SFTLearner(Learner[SFTBatch]):
+    """Minimises the negative log-probability of completions.
+
+    Args:
+      params: where it starts; they are copied.
+      model: the model's sizes.
+      optimizer: from `optimizer.make`.
+      validation: makes an iterator over the validation batches; None: no validation.
+      place: puts a batch on the devices.
+    """
+
+    shown = ("loss", "grad_norm", "learning_rate")
+
+    def __init__(
+        self,
+        params: Tree,
+        model: QwenVLConfig,
+        optimizer: optimizer.Optimizer,
+        validation: Callable[[], Iterator[SFTBatch]] | None = None,
+        place: Callable[[Tree], Tree] = jax.device_put,
+    ):
+        self._params, self._model, self._optimizer = params, model, optimizer
+        self._validation, self._place = validation, place
+        self.update = jax.jit(self._update, donate_argnums=0)
+        self.sums = jax.jit(self._sums)
+
+    def initial(self) -> TrainState:
+        """See `Learner`."""
+        return state.create(self._params, self._optimizer.transformation)
+
+    def step(self, before: TrainState, batch: SFTBatch, key: jax.Array) -> tuple[TrainState, dict[str, Any]]:
+        """See `Learner`; nothing is random here but the order of the data."""
+        return self.update(before, self._place(batch))
+
+    def validate(self, now: TrainState) -> dict[str, Any]:
+        """The loss over all completion tokens of the validation videos, and how many there are."""
+        if self._validation is None:
+            return {}
+        total, tokens = jnp.zeros(()), jnp.zeros(())
+        for batch in self._validation():
+            one, count = self.sums(now.params, self._place(batch))
+            total, tokens = total + one, tokens + count
+        if not float(tokens):
+            raise UserError("the validation videos have no question that fits", "config.data.suffix_tokens", "raise it")
+        return {"loss": total / tokens, "tokens": tokens}
+
+    def _sums(self, params: Tree, batch: SFTBatch) -> tuple[jax.Array, jax.Array]:
+        scores = score(params, self._model, batch.prompt, batch.suffix)
+        return -jnp.sum(scores.logprob), jnp.sum(batch.suffix.mask).astype(jnp.float32)
+
+    def _update(self, before: TrainState, batch: SFTBatch) -> tuple[TrainState, dict[str, Any]]:
+        def mean_loss(params):
+            total, tokens = self._sums(params, batch)
+            return total / jnp.maximum(tokens, 1.0), tokens
+
+        (loss, tokens), gradients = jax.value_and_grad(mean_loss, has_aux=True)(before.params)
+        after, metrics = state.apply_gradients(before, self._optimizer.transformation, loss, gradients)
+        rate = self._optimizer.schedule(before.step)
+        return after, {"loss": loss, "learning_rate": rate, "tokens": tokens, **metrics}
+
+
+def train_sft(context: Context, params: Tree) -> Result:
+    """The stage `sft`: until the validation loss stops falling; its result is the best by that loss.
+
+    Args:
+      context: the experiment.
+      params: where it starts.
+    """
+    sft = context.config.sft
+    stage = context.stage("sft", max_steps=sft.max_steps, validate_every=sft.validate_every, patience=sft.patience)
+    return _train(context, params, stage, "sft")
+
+
+def train_control(
+    context: Context, params: Tree, *, steps: int | None = None, seconds: float | None = None, split: str = "sft"
+) -> Result:
+    """The stage `control`: SFT continued from the SFT result for a given number of steps or seconds.
+
+    It does not stop early, and the optimizer starts afresh as MG-GRPO's does; its result is the last step's, as for
+    MG-GRPO. Validation only looks on.
+
+    Args:
+      context: the experiment.
+      params: the SFT result.
+      steps: ends after so many steps.
+      seconds: ends at the first step after so many seconds, restarts not counted twice.
+      split: the split whose questions it learns.
+    """
+    stage = context.stage(
+        "control", max_steps=steps, max_seconds=seconds, validate_every=context.config.sft.validate_every
+    )
+    return _train(context, params, stage, split)
+
+
+def _train(context: Context, params: Tree, stage: Stage, split: str) -> Result:
+    config, inputs = context.config, context.inputs()
+    sft = config.sft
+    transform = inputs.sft_transform(sft.questions_per_video)
+    collate = inputs.sft_collate(sft.batch_videos, sft.questions_per_video)
+
+    def loader(split: str, training: bool) -> Any:
+        return make_loader(
+            context.sources[split], transform, collate, batch=sft.batch_videos, unit="video",
+            seed=context.data_seed(stage.name), shuffle=training, epochs=None if training else 1,
+            workers=config.data.workers if training else 0, drop_remainder=training,
+        )  # fmt: skip
+
+    made = optimizer.make(sft, decay_mask(context.model), stage.max_steps or sft.max_steps)
+    learner = SFTLearner(params, context.model, made, lambda: loader("validation", False), context.place)
+    return context.fit(learner, loader(split, True), stage, split, config.data.format_sft, together=True)

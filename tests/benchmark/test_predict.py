@@ -1,0 +1,66 @@
+import json
+
+import pytest
+
+from evads_jax.benchmark.files import Split, read_lines
+from evads_jax.benchmark.predict import predict
+from evads_jax.errors import UserError
+
+from .small_world import Knowing
+
+
+def test_every_question_is_asked_once_and_kept(split, tmp_path):
+    policy = Knowing(1.0)
+    completions = predict(policy, split, tmp_path)
+    assert policy.asked == [e.question.id for e in split.examples]
+    assert list(completions) == policy.asked
+    rows = read_lines(tmp_path / "predictions.jsonl")
+    assert {row["id"]: row["completion"] for row in rows} == completions
+    again = Knowing(1.0)
+    assert predict(again, split, tmp_path) == completions
+    assert again.asked == []
+
+
+@pytest.mark.parametrize("cut", [1, 30, 117])
+def test_a_killed_run_goes_on_after_its_last_whole_line(split, tmp_path, cut):
+    predict(Knowing(0.5), split, tmp_path / "whole")
+    path = tmp_path / "killed" / "predictions.jsonl"
+    predict(Knowing(0.5), split, path.parent)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2 + cut])
+    kept = len(read_lines(path))
+    policy = Knowing(0.5)
+    completions = predict(policy, split, path.parent)
+    assert completions == predict(Knowing(0.5), split, tmp_path / "whole")
+    assert len(policy.asked) == len(split.examples) - kept
+    assert len(read_lines(path)) == len(split.examples)
+
+
+@pytest.mark.parametrize("change", [{"weights": "other"}, {"temperature": 1.0}])
+def test_completions_of_other_weights_or_another_protocol_are_set_aside(split, tmp_path, change):
+    predict(Knowing(0.0), split, tmp_path)
+    policy = Knowing(1.0, **change)
+    predict(policy, split, tmp_path)
+    assert len(policy.asked) == len(split.examples)
+    old = list(tmp_path.glob("predictions.*.jsonl"))
+    assert len(old) == 1
+    assert len(read_lines(old[0])) == len(split.examples)
+    assert "red kettle" in old[0].read_text()
+
+
+def test_the_split_has_a_hash_of_its_content_and_no_two_equal_ids(records):
+    assert Split.of(records).hash == Split.of(list(records)).hash
+    assert Split.of(records).hash != Split.of(records[1:]).hash
+    with pytest.raises(UserError, match="two questions"):
+        Split.of([*records, records[0]])
+
+
+def test_any_completion_survives_the_file(split, tmp_path):
+    class Odd(Knowing):
+        def _answer(self, question):
+            return 'a\nb\u2028"</answer>\u0000🙂'
+
+    predict(Odd(0.0), split, tmp_path)
+    lines = (tmp_path / "predictions.jsonl").read_bytes().split(b"\n")[:-1]
+    assert len(lines) == len(split.examples)
+    assert {json.loads(line)["completion"] for line in lines} == {'a\nb\u2028"</answer>\u0000🙂'}

@@ -1,0 +1,47 @@
+"""Frame features and the names of the densities made of them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from density.films import scene
+from evads_jax.density.extract.features import BlockFeatures, make_features
+from evads_jax.density.settings import FeatureSettings
+from evads_jax.errors import UserError
+from evads_jax.models.dinov3.model import image_features
+from evads_jax.models.dinov3.weights import load
+
+GOLDEN = Path(__file__).parents[2] / "models" / "dinov3" / "golden"
+
+
+def test_only_trained_dinov3_makes_v_den():
+    assert make_features(FeatureSettings()).metric == "V_blocks"
+    assert make_features(FeatureSettings(model=str(GOLDEN), image_size=32)).metric == "V_den"
+    assert make_features(FeatureSettings(features="none")) is None
+    with pytest.raises(UserError, match="no DINOv3 weights"):
+        make_features(FeatureSettings(features="dinov3"))
+
+
+@pytest.mark.parametrize("pool", ["cls", "patches"])
+def test_batches_give_what_single_images_give(pool):
+    frames = [scene(i) for i in range(5)]
+    settings = FeatureSettings(model=str(GOLDEN), image_size=64, batch=2, pool=pool)
+    found = make_features(settings)(frames)
+    params, config = load(GOLDEN)
+    alone = np.concatenate([image_features(params, config, f[None], pool=pool) for f in frames])
+    assert found == pytest.approx(alone, rel=1e-5, abs=1e-5)
+    assert make_features(settings)([]).shape == (0, 32)
+
+
+def test_an_image_side_that_the_patch_does_not_divide_is_one_line():
+    with pytest.raises(UserError, match="no multiple of the patch"):
+        make_features(FeatureSettings(model=str(GOLDEN), image_size=60))
+
+
+def test_block_features_tell_pictures_apart_and_never_vanish():
+    features = BlockFeatures()([scene(0), scene(0), scene(1), np.full((64, 64, 3), 128, np.uint8)])
+    assert np.array_equal(features[0], features[1])
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    assert unit[0] @ unit[2] < 0.9
+    assert np.linalg.norm(features, axis=1).min() > 0.5

@@ -1,0 +1,38 @@
+"""Apache Beam writes what the local processes write."""
+
+import pytest
+
+from density.scale.test_local import SETTINGS, copies, files
+from evads_jax.density.items import from_videos
+from evads_jax.density.scale import beam
+from evads_jax.density.scale.beam import run_beam
+from evads_jax.density.scale.local import run_local
+from evads_jax.density.scale.parts import partition
+from evads_jax.errors import UserError
+
+needs_beam = pytest.mark.skipif(beam.beam is None, reason="needs the extra beam")
+
+
+@needs_beam
+def test_beam_gives_the_bytes_of_the_local_processes_and_skips_what_is_done(tmp_path):
+    parts = partition(from_videos(copies(tmp_path / "videos", 20, broken_every=10)).items, 6)
+    run_local(parts, SETTINGS, tmp_path / "local", workers=0, max_bad_share=0.2)
+    run_local(parts[:1], SETTINGS, tmp_path / "beam", workers=0, max_bad_share=0.2)
+    marked = parts[0].done(tmp_path / "beam")
+    before = marked.stat().st_mtime_ns
+    run_beam(parts, SETTINGS, tmp_path / "beam", options=(), max_bad_share=0.2)
+    assert files(tmp_path / "beam") == files(tmp_path / "local")
+    assert marked.stat().st_mtime_ns == before
+
+
+@needs_beam
+def test_beam_stops_when_too_many_fail(tmp_path):
+    parts = partition(from_videos(copies(tmp_path / "videos", 8, broken_every=2)).items, 4)
+    with pytest.raises(Exception, match="of 8 videos failed"):
+        run_beam(parts, SETTINGS, tmp_path / "beam", options=(), max_bad_share=0.1)
+
+
+def test_without_the_extra_it_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(beam, "beam", None)
+    with pytest.raises(UserError, match=r"evads_jax\[beam\]"):
+        run_beam([], SETTINGS, tmp_path, options=(), max_bad_share=0.1)

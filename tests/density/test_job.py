@@ -1,0 +1,196 @@
+"""The job: a corpus in, densities, tables and one page out."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from density.films import film, settings_of
+from density.test_items import EVENTS, annotated
+from evads_jax.data import folder as own_data
+from evads_jax.data import media, shards
+from evads_jax.data.records import Event, VideoRecord
+from evads_jax.density.job import run
+from evads_jax.density.measurement import Measurement
+from evads_jax.density.text import TextSettings, overlay_density, speech_density
+from evads_jax.errors import UserError
+
+GOLDEN = Path(__file__).parents[1] / "models" / "dinov3" / "golden"
+
+
+def done(tmp_path, **changes) -> tuple[dict, dict[str, Measurement], Path]:
+    """Runs the job in this process: corpus.json, measurements by video, the folder of the results."""
+    config = settings_of(
+        **{"run.workers": 0, "ocr.engine": "events", "report.bootstrap": 50, "report.extremes": 0, **changes}
+    )
+    run(config, tmp_path / "W")
+    out = tmp_path / "W" / "density"
+    lines = (out / "videos.jsonl").read_text(encoding="utf-8").splitlines()
+    found = {m.video: m for m in map(Measurement.from_line, lines)}
+    assert len(found) == len(lines)
+    return json.loads((out / "corpus.json").read_text(encoding="utf-8")), found, out
+
+
+def test_annotations_give_a_and_o_and_v_is_missing_with_the_reason(tmp_path):
+    corpus, found, out = done(tmp_path, annotations=str(annotated(tmp_path / "a")), name="mine")
+    assert corpus["mine"]["A_den"]["mean"] == pytest.approx(4 / 3)
+    assert corpus["mine"]["O_den"]["mean"] == pytest.approx(8 / 3)
+    assert corpus["mine"]["V_den"]["mean"] is None
+    assert corpus["mine"]["V_den"]["missing"] == {"annotations hold no pictures": 2}
+    fields = {"mean", "ci95", "median", "n", "n_missing", "rule"}
+    assert all(fields <= corpus["mine"][metric].keys() for metric in ("V_den", "A_den", "O_den"))
+    assert found["../videos/7.mp4"].curves == {"A_den": (2.0, 0.0, 2.0), "O_den": (4.0, 4.0, 0.0)}
+    assert {p.suffix for p in (out / "tables").iterdir()} == {".md", ".csv", ".tex", ".html"}
+
+
+def test_the_released_annotations_keep_the_measured_densities(released_annotations, tmp_path):
+    corpus, found, _ = done(tmp_path, annotations=str(released_annotations))
+    assert len(found) == 572
+    assert corpus["corpus"]["A_den"]["mean"] == pytest.approx(4.95, abs=0.02)
+    assert corpus["corpus"]["O_den"]["mean"] == pytest.approx(17.73, abs=0.05)
+    assert corpus["corpus"]["O_den"]["median"] == pytest.approx(12.1, abs=0.05)
+
+
+def test_weights_make_v_den_and_blocks_only_v_blocks(tmp_path):
+    film(tmp_path / "v" / "a.mp4", scenes=3)
+    corpus, found, _ = done(tmp_path, videos=str(tmp_path / "v"))
+    assert corpus["corpus"]["V_blocks"]["n"] == 1
+    assert corpus["corpus"]["V_den"]["missing"] == {"no DINOv3 weights; measured as V_blocks": 1}
+    changes = {"visual.model": str(GOLDEN), "visual.image_size": 32}
+    corpus, found, _ = done(tmp_path / "w", videos=str(tmp_path / "v"), **changes)
+    assert corpus["corpus"].keys() == {"V_den", "A_den", "O_den"}
+    assert found["a.mp4"].values["V_den"] > 0
+    assert len(found["a.mp4"].curves["V_den"]) == 6
+
+
+def test_density_rises_with_cuts_words_and_overlays_as_built(tmp_path):
+    videos = tmp_path / "v"
+    for built in range(4):
+        film(videos / f"{built}.mp4", scenes=1 + 3 * built)
+        words = [{"start": s, "end": s, "asr": "很 " * built or None} for s in range(6)]
+        (tmp_path / "t").mkdir(exist_ok=True)
+        (tmp_path / "t" / f"{built}.json").write_text(json.dumps(words), encoding="utf-8")
+    _, found, _ = done(tmp_path, videos=str(videos), transcripts=str(tmp_path / "t"))
+    ordered = [found[f"{built}.mp4"].values for built in range(4)]
+    seen = [values["V_blocks"] for values in ordered]
+    heard = [values["A_den"] for values in ordered]
+    # A constant film is not exactly 0 here: the encoder's first picture differs from the next by a grain.
+    assert seen[0] < 0.05
+    assert sorted(seen) == seen
+    assert len(set(seen)) == 4
+    assert heard == [0, 1, 2, 3]
+    written = [overlay_density([Event(0, 5, ("特价",) * built)], 6, TextSettings()).value for built in range(4)]
+    assert written == [0, 2, 4, 6]
+
+
+def test_shards_give_what_the_videos_they_were_made_of_give(tmp_path):
+    path = film(tmp_path / "v" / "a.mp4", scenes=4, audio=True)
+    played = media.decode(path, 2, 100, 128)
+    frames = tuple(map(media.encode_jpeg, played.frames))
+    record = VideoRecord("a.mp4", frames, played.times, played.duration, (), category="其他", events=EVENTS)
+    shards.write([record], tmp_path / "s" / "train", split="train")
+    from_file, from_shard = (
+        done(tmp_path / kind, **{kind: str(tmp_path / place)})[1]["a.mp4"]
+        for kind, place in (("videos", "v"), ("shards", "s"))
+    )
+    # JPEG moves colours a little.
+    assert from_shard.values["V_blocks"] == pytest.approx(from_file.values["V_blocks"], rel=0.02)
+    assert from_shard.category == "其他"
+    assert from_shard.values["A_den"] == pytest.approx(speech_density(EVENTS, 6, TextSettings()).value)
+
+
+def test_a_second_call_measures_nothing_anew_and_another_rule_does(tmp_path, capsys):
+    film(tmp_path / "v" / "a.mp4", scenes=3)
+    done(tmp_path, videos=str(tmp_path / "v"))
+    [kept] = (tmp_path / "W" / "density" / "parts").glob("*/*.jsonl")
+    before = kept.stat().st_mtime_ns
+    done(tmp_path, videos=str(tmp_path / "v"))
+    assert kept.stat().st_mtime_ns == before
+    done(tmp_path, videos=str(tmp_path / "v"), **{"visual.radius": 1.0})
+    assert len(list((tmp_path / "W" / "density" / "parts").glob("*/*.jsonl"))) == 2
+
+
+def test_extracted_events_are_what_the_rest_of_the_project_reads(tmp_path):
+    videos = film(tmp_path / "v" / "a.mp4", scenes=2).parent
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "a.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\n今天特价\n", encoding="utf-8")
+    question = {"video": "a.mp4", "question": "问?", "answer": "答"}
+    (tmp_path / "q.jsonl").write_text(json.dumps(question), encoding="utf-8")
+    _, _, out = done(
+        tmp_path,
+        videos=str(videos),
+        transcripts=str(tmp_path / "t"),
+        write_events=True,
+        questions=str(tmp_path / "q.jsonl"),
+    )
+    [read] = own_data.read_questions(out / "questions.jsonl", videos).examples
+    assert read.events == (Event(1, 1, (), "今天特价"),)
+    assert read.duration == 6
+    [row] = map(json.loads, (out / "events.jsonl").read_text(encoding="utf-8").splitlines())
+    assert row["video"] == "a.mp4"
+
+
+def test_an_unreadable_transcript_is_a_reason_not_a_crash(tmp_path):
+    videos = film(tmp_path / "v" / "a.mp4", scenes=2).parent
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "a.srt").write_text("nothing", encoding="utf-8")
+    _, found, _ = done(tmp_path, videos=str(videos), transcripts=str(tmp_path / "t"))
+    assert found["a.mp4"].missing["A_den"].startswith("unreadable transcript: a.srt")
+
+
+def test_the_page_needs_no_other_file_and_escapes_names(tmp_path):
+    film(tmp_path / "v" / "<b>.mp4", scenes=2)
+    (tmp_path / "v" / "broken.mp4").write_bytes(b"")
+    _, _, out = done(tmp_path, videos=str(tmp_path / "v"), **{"run.max_bad_share": 0.9, "report.extremes": 1})
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "&lt;b&gt;.mp4" in page
+    assert "<b>" not in page
+    assert set(re.findall(r'(?:src|href)="([^"]{5})', page)) == {"data:"}
+    assert page.count("image/jpeg") >= 2
+    assert "1 videos failed: empty" in page
+    assert json.loads((out / "failures.jsonl").read_text(encoding="utf-8"))["video"] == "broken.mp4"
+
+
+def test_two_corpora_are_compared(tmp_path):
+    for name, scenes in (("calm", 1), ("lively", 8)):
+        for i in range(3):
+            film(tmp_path / name / f"{i}.mp4", scenes=scenes, seed=i, seconds=3)
+    _, _, calm = done(tmp_path / "one", videos=str(tmp_path / "calm"))
+    changes = {"report.compare_with": str(calm / "videos.jsonl"), "report.paired": True}
+    corpus, found, _ = done(tmp_path / "two", videos=str(tmp_path / "lively"), **changes)
+    gap = corpus["comparison"]["V_blocks"]
+    assert gap["mean"] == pytest.approx(np.mean([m.values["V_blocks"] for m in found.values()]), rel=0.2)
+    assert gap["ci95"][0] > 0
+    assert gap["n"] == [3, 3]
+    assert corpus["comparison"]["A_den"]["mean"] is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, "nothing to measure"),
+        ({"videos": "nowhere"}, "no such folder of videos"),
+        ({"videos": "v", "shards": "s"}, "give one of them"),
+        ({"videos": "v", "visual.features": "dinov3"}, "no DINOv3 weights"),
+        ({"videos": "v", "visual.model": "v"}, r"no \.safetensors"),
+        ({"videos": "v", "visual.features": "clip"}, "unknown features"),
+        ({"videos": "v", "ocr.engine": "whisper"}, "unknown engine"),
+        ({"videos": "v", "text.words": "spaces"}, "unknown rule"),
+        ({"videos": "v", "asr.engine": "whisper"}, "faster-whisper"),
+        ({"videos": "v", "report.compare_with": "nowhere"}, r"not a readable videos\.jsonl"),
+    ],
+)
+def test_what_cannot_work_is_one_line(tmp_path, monkeypatch, changes, message):
+    film(tmp_path / "v" / "a.mp4", scenes=1, seconds=1)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        done(tmp_path, **changes)
+
+
+def test_a_line_of_results_reads_back(tmp_path):
+    m = Measurement(
+        "a", None, 1.5, {"A_den": 2.0}, {"V_den": "why"}, {"A_den": (1.0, None)}, ("kind", "detail"), 3, (1,), EVENTS
+    )
+    assert Measurement.from_line(m.line()) == m

@@ -1,0 +1,15 @@
+import pytest
+from ml_collections import ConfigDict
+
+from evads_jax.errors import UserError
+from evads_jax.judge import make_judge
+
+
+def test_the_lexical_judge_is_made_by_name():
+    assert make_judge(ConfigDict({"kind": "lexical"}), "zh").name == "lexical"
+
+
+@pytest.mark.parametrize(("kind", "language"), [("lexicall", "en"), ("lexical", "fr")])
+def test_an_unknown_kind_or_language_is_the_users_error(kind, language):
+    with pytest.raises(UserError, match="unknown"):
+        make_judge(ConfigDict({"kind": kind}), language)
