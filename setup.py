@@ -9,7 +9,7 @@ JAX = "jax>=0.10,<0.11"  # flax 0.12.8 does not work with jax 0.11.1 and later
 setup(
     name="evads_jax",
     version="0.1.0",
-    description="E-commerce short-video understanding in JAX: E-VAds-R1 with MG-GRPO, information density, COPE and FLoR",
+    description="Understanding e-commerce short videos in JAX: E-VAds-R1 with MG-GRPO and information density",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
@@ -40,7 +40,14 @@ setup(
         "tensorboardX>=2.6,<3",
     ],
     extras_require={
-        "test": ["pytest>=9,<10", "pytest-timeout>=2.4,<3", "pytest-xdist>=3.6,<4", "hypothesis>=6.150,<7", "ruff==0.17.5", "mypy==2.4.1"],
+        "test": [
+            "pytest>=9,<10",
+            "pytest-timeout>=2.4,<3",
+            "pytest-xdist>=3.6,<4",
+            "hypothesis>=6.150,<7",
+            "ruff==0.17.5",
+            "mypy==2.4.1",
+        ],
         "peers": ["torch==2.13.0", "transformers>=5.23,<6", "trl>=1.16,<2"],
         "cuda": ["jax[cuda13]>=0.10,<0.11"],
         "tpu": ["jax[tpu]>=0.10,<0.11"],

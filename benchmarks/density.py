@@ -25,11 +25,13 @@ from evads_jax.data.render.script import draw_script
 from evads_jax.data.render.video import draw_video
 from evads_jax.density.extract import ocr
 from evads_jax.density.extract.features import BlockFeatures, FeatureSettings, make_features, resized
+from evads_jax.density.measure_released import replace_block
 from evads_jax.density.visual.kernel import visual_densities
 from evads_jax.density.visual.settings import VisualSettings
 from evads_jax.models.dinov3.config import SIZES
 from evads_jax.models.dinov3.model import forward
 from evads_jax.models.dinov3.parameters import init
+from evads_jax.workdir import environment
 
 RATE, SIDE, BATCH = 2.0, 224, 8
 
@@ -40,6 +42,7 @@ def main() -> None:
     parser.add_argument("--videos", type=int, default=8, help="rendered videos of six seconds")
     parser.add_argument("--rounds", type=int, default=3, help="the fastest round counts")
     parser.add_argument("--out", type=Path, help="also write the numbers as JSON")
+    parser.add_argument("--page", type=Path, help="also put the table into the block `speed` of docs/density.md")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = stages(Path(folder), options.videos, options.rounds)
@@ -47,6 +50,9 @@ def main() -> None:
     print(table(found))
     if options.out:
         options.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    if options.page:
+        page = options.page.read_text(encoding="utf-8")
+        options.page.write_text(replace_block(page, "speed", table(found)), encoding="utf-8")
 
 
 def stages(folder: Path, videos: int, rounds: int) -> dict[str, float | str]:
@@ -56,7 +62,7 @@ def stages(folder: Path, videos: int, rounds: int) -> dict[str, float | str]:
         paths.append(folder / f"{seed}.mp4")
         draw_video(draw_script(seed, "en"), paths[-1])
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    found: dict[str, float | str] = {"cores": cores, "videos": videos}
+    found: dict[str, float | str] = {"processor": str(environment()["processor"]), "cores": cores, "videos": videos}
     found["decode"] = fastest(lambda: [media.decode(p, RATE, 2400, SIDE) for p in paths], rounds) / videos
     played = [m for m in (media.decode(p, RATE, 2400, SIDE) for p in paths) if isinstance(m, media.Media)]
     found["frames a video"] = len(played[0].frames)

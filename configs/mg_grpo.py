@@ -37,10 +37,10 @@ def _rendered() -> ml_collections.ConfigDict:
     data.annotations = placeholder(str)  # folder with the E-VAds parquets
     data.videos = placeholder(str)  # folder of their mp4s; None renders stand-ins
     data.jsonl = placeholder(str)  # one's own questions (JSONL or CSV)
-    data.videos_sft = 600  # videos per split; for real data: a cap, 0 for all
-    data.videos_rl = 1200
-    data.videos_validation = 150
-    data.videos_test = 240
+    data.videos_sft = 400  # videos per split; for real data: a cap, 0 for all
+    data.videos_rl = 600
+    data.videos_validation = 100
+    data.videos_test = 200
     data.held_out = 0.1  # share of videos held out where the source has no test split
     data.max_bad_share = 0.02  # the job fails above this share of malformed rows or broken videos
     data.frame_rate = 1.0  # frames per second taken from a video
@@ -49,7 +49,7 @@ def _rendered() -> ml_collections.ConfigDict:
     data.records_per_shard = 100
     data.workers = 0  # Grain worker processes
     data.prompt_tokens = 256  # bucket T: longer prompts lose event lines
-    data.suffix_tokens = 96  # bucket S: question + completion (SFT), completion (RL)
+    data.suffix_tokens = 104  # bucket S: question + completion (SFT), completion (RL)
     # sft_released | rl_released | eval_released | asr_ocr. The released formats are the defaults for released rows
     # (variant evads). A model of this size learns no second format from the few steps of RL, and a gain that is
     # only a matter of format would be none: here every stage has the same one.
@@ -92,14 +92,14 @@ def _rendered() -> ml_collections.ConfigDict:
     sft = config.sft = ml_collections.ConfigDict()
     sft.batch_videos = 8
     sft.questions_per_video = 5
-    sft.max_steps = 1500
+    sft.max_steps = 700
     sft.learning_rate = 1e-3  # not given in the paper
     sft.warmup_steps = 50
     sft.weight_decay = 0.01
     sft.clip_norm = 1.0
     sft.decay = "none"  # none | cosine (to zero at max_steps): a stage that stops early should not know its end
     sft.validate_every = 50
-    sft.patience = 3  # validations without a fall of the loss before SFT ends
+    sft.patience = 2  # validations without a fall of the loss before SFT ends
 
     control = config.control = ml_collections.ConfigDict()
     control.steps = placeholder(int)  # SFT continued for so many steps; None: for as many seconds as MG-GRPO took
@@ -111,8 +111,8 @@ def _rendered() -> ml_collections.ConfigDict:
     rl.loss = "grpo"
     rl.batch_prompts = 16  # B, not given in the paper
     rl.group = 8  # G, not given in the paper; 8 as in AdsQA ReAd-R
-    rl.max_steps = 100
-    rl.learning_rate = 2e-4  # not given in the paper
+    rl.max_steps = 60
+    rl.learning_rate = 5e-5  # not given in the paper; 2e-4 breaks the SFT result before it mends it
     rl.warmup_steps = 5
     rl.weight_decay = 0.01
     rl.clip_norm = 1.0
@@ -123,7 +123,7 @@ def _rendered() -> ml_collections.ConfigDict:
     rl.scale_advantage = "group"  # group | batch | none
     rl.temperature = 1.0
     rl.top_p = 1.0
-    rl.max_new_tokens = 72
+    rl.max_new_tokens = 56
     rl.updates_per_rollout = 1
     rl.keep_completions_every = 1  # steps between two files in W/completions/mg_grpo; 0 for none
 
@@ -133,7 +133,7 @@ def _rendered() -> ml_collections.ConfigDict:
     evaluation = config.eval = ml_collections.ConfigDict()
     evaluation.protocol = "greedy"  # greedy | paper (seeded sampling at T 1)
     evaluation.batch_prompts = 64
-    evaluation.max_new_tokens = 72
+    evaluation.max_new_tokens = 56
     evaluation.blank_frames = False  # grey frames in place of the video's, for every stage
     evaluation.blank_too = ("mg_grpo",)  # stages that are evaluated a second time, blanked
     evaluation.bootstrap = 2000
@@ -165,4 +165,42 @@ def _evads(config: ml_collections.ConfigDict) -> None:
     config.run.language = "zh"
 
 
-VARIANTS = {"rendered": lambda config: None, "smoke": _smoke, "evads": _evads}
+def _openai(config: ml_collections.ConfigDict) -> None:
+    """A language model behind a chat-completions endpoint is the judge, in training and evaluation.
+
+    Name it: --config.judge.base_url=https://host/v1 --config.judge.model=NAME, the key in $OPENAI_API_KEY.
+    """
+    judge = config.judge
+    judge.kind = "openai"
+    judge.base_url, judge.model = placeholder(str), placeholder(str)
+    judge.key_env = "OPENAI_API_KEY"  # the variable that holds the key; "" for an endpoint without one
+    judge.prompts = "v1"  # a folder of evads_jax/judge/prompts
+    judge.joint = True  # answer and trace of a completion in one call: half the calls, other verdicts
+    judge.temperature = 0.0
+    judge.max_tokens = 512
+    judge.body = ""  # JSON put over a request's body, e.g. '{"max_tokens": null, "max_completion_tokens": 512}'
+    judge.concurrency = 16
+    judge.requests_per_minute, judge.tokens_per_minute = 0.0, 0.0  # 0: no limit
+    judge.timeout = 60.0  # seconds for one exchange
+    judge.retries, judge.malformed_retries = 6, 2  # after failures of the transport; after unreadable replies
+    judge.patience = 1800.0  # seconds of pause while the endpoint fails, before the run ends (start it again to go on)
+    judge.prices = ()  # (("model", price of a million tokens in, out), …)
+    judge.max_cost = placeholder(float)  # of the run, over its restarts; needs a price
+    judge.currency = "USD"
+    judge.cache = placeholder(str)  # default ~/.cache/evads_jax/verdicts.sqlite, shared by all runs
+    judge.dry_run = False  # show ten requests and stop
+
+
+def _local(config: ml_collections.ConfigDict) -> None:
+    """A model trained as a judge (evads_jax.judge.local) is the judge; name its folder in judge.path."""
+    config.judge.kind = "local"
+    config.judge.path = placeholder(str)
+
+
+VARIANTS = {
+    "rendered": lambda config: None,
+    "smoke": _smoke,
+    "evads": _evads,
+    "openai": _openai,
+    "local": _local,
+}

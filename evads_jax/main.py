@@ -22,6 +22,7 @@ EXIT_BAD_INPUT = 2
 
 JOBS = {
     "experiment": "evads_jax.train.experiment:run",
+    "study": "evads_jax.train.study:run",
     "tables": "evads_jax.benchmark.tables:run",
     "density": "evads_jax.density.job:run",
     "generate_qa": "evads_jax.benchmark.qa.job:run",

@@ -25,6 +25,19 @@ RESUMABLE = (
     "log.",
     "checkpoint.",
     "data.workers",
+    "judge.key_env",
+    "judge.concurrency",
+    "judge.requests_per_minute",
+    "judge.tokens_per_minute",
+    "judge.timeout",
+    "judge.retries",
+    "judge.malformed_retries",
+    "judge.patience",
+    "judge.prices",
+    "judge.max_cost",
+    "judge.currency",
+    "judge.cache",
+    "judge.dry_run",
 )
 
 

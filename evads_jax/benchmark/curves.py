@@ -23,7 +23,7 @@ CHARTS = (
     ),
     ("KL to the reference", "train", r"kl\w*"),
     ("Entropy", "train", r"entropy\w*"),
-    ("Completion length", "train", r"\w*length\w*"),
+    ("Completion length", "train", r"\w*length\w*|completion_tokens\w*"),
 )
 _NO_CURVE = re.compile(r"step|schema")
 

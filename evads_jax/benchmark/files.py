@@ -13,11 +13,11 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from evads_jax.data.records import Example, VideoRecord
+from evads_jax.data.records import Example, Records
 from evads_jax.errors import UserError
 
 CHANCE = "chance"
@@ -37,14 +37,14 @@ class Split:
       hash: of videos, questions, references and rubrics; results of different hashes are not comparable.
     """
 
-    records: Sequence[VideoRecord]
+    records: Records
     places: tuple[tuple[int, int], ...]
     examples: tuple[Example, ...]
     facts: tuple[Mapping[str, str], ...]
     hash: str
 
     @classmethod
-    def of(cls, records: Sequence[VideoRecord]) -> "Split":
+    def of(cls, records: Records) -> "Split":
         """The split that consists of all questions of some videos.
 
         Raises:

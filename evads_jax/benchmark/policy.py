@@ -99,7 +99,10 @@ class ModelPolicy:
         prompt_ids = np.asarray(ids + ids[:1] * room, np.int32)
         rollout = sample(self._params, self._model, batch, prompt_ids, 1, self._sampling, self._key)
         tokens, lengths = jax.device_get((rollout.tokens, rollout.lengths))
-        return [self._decode(tokens[b, 0, : lengths[b, 0]].tolist()) for b in range(len(items))]
+        return [
+            chat.decode_completion(self._builder.tokenizer, tokens[b, 0, : lengths[b, 0]].tolist())
+            for b in range(len(items))
+        ]
 
     def _clip(self, record: VideoRecord) -> Clip:
         frames = np.stack([decode_jpeg(frame) for frame in record.frames])
@@ -115,9 +118,3 @@ class ModelPolicy:
         text, dropped = prompts.fit(text, budget, chat.counter(tokenizer))
         self.dropped_lines[record.questions[question].id] = dropped
         return self._builder.build(text, [clip], split=False)
-
-    def _decode(self, ids: list[int]) -> str:
-        tokenizer = self._builder.tokenizer
-        if ids and ids[-1] == tokenizer.ids.eos:
-            ids = ids[:-1]
-        return tokenizer.decode(ids)

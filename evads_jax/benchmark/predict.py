@@ -22,7 +22,11 @@ class Policy(Protocol):
     weights: str
     protocol: Mapping[str, Any]
     batch: int
-    dropped_lines: Mapping[str, int]
+
+    @property
+    def dropped_lines(self) -> Mapping[str, int]:
+        """See the class."""
+        ...
 
     def generate(self, items: Sequence[tuple[VideoRecord, int]]) -> list[str]:
         """The raw completion of each (video, index of a question); depends on the question alone, not its company."""

@@ -24,7 +24,7 @@ from evads_jax.benchmark.files import CHANCE, Evaluation, load, write
 from evads_jax.benchmark.html import chip, definitions, escape, figure_table, fold, plain_table
 from evads_jax.benchmark.learning import learning
 from evads_jax.benchmark.table import Table
-from evads_jax.data.records import Event, Question, VideoRecord
+from evads_jax.data.records import Event, Question, Records, VideoRecord
 from evads_jax.errors import UserError
 from evads_jax.events import read_events
 
@@ -32,7 +32,7 @@ GALLERY, COMPLETIONS, FRAMES, THUMBNAIL = 12, 10, 8, 256
 _SHOWN_KINDS = ("run", "train", "validation", "checkpoint", "stage_start", "stage_end")
 
 
-def write_report(workdir: Path, records: Sequence[VideoRecord], seed: int = 0) -> Path:
+def write_report(workdir: Path, records: Records, seed: int = 0) -> Path:
     """Writes `W/report.html`.
 
     Args:
@@ -95,7 +95,7 @@ def _beside(stages: Table) -> Table:
     return dataclasses.replace(stages, columns=tuple(stages.columns[i] for i in kept), rows=rows)
 
 
-def _gallery(stages: Mapping[str, Evaluation], records: Sequence[VideoRecord], seed: int) -> str:
+def _gallery(stages: Mapping[str, Evaluation], records: Records, seed: int) -> str:
     picked = np.random.default_rng(seed).permutation(len(records))[:GALLERY]
     verdicts = {name: {row["id"]: row for row in e.verdicts} for name, e in stages.items()}
     return "".join(_video(records[int(i)], verdicts) for i in sorted(picked))

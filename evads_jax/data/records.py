@@ -7,6 +7,7 @@ unit of a shard. `VideoRecord.examples()` goes from the second to the first.
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 TASKS = ("BP", "CM", "ML", "CI", "RC")
 DIMENSIONS = {"Perception": ("BP", "CM"), "Cognition & Reasoning": ("ML", "CI", "RC")}
@@ -140,3 +141,15 @@ class VideoRecord:
     def examples(self) -> Iterator[Example]:
         """All questions as `Example`s, in order."""
         return (self.example(i) for i in range(len(self.questions)))
+
+
+class Records(Protocol):
+    """Random access to video records: a list of them, or `shards.RecordSource`."""
+
+    def __len__(self) -> int:
+        """Number of videos."""
+        ...
+
+    def __getitem__(self, index: int, /) -> VideoRecord:
+        """One video."""
+        ...

@@ -32,7 +32,6 @@ from evads_jax.density.measurement import Measurement
 from evads_jax.density.report import figures, tables
 from evads_jax.density.report.corpus import comparison, corpus_summary, write_json
 from evads_jax.density.report.page import pick_extremes, render_page, strip
-from evads_jax.density.scale.beam import run_beam
 from evads_jax.density.scale.local import run_local
 from evads_jax.density.scale.parts import partition, read_part
 from evads_jax.density.settings import MeasureSettings
@@ -67,6 +66,8 @@ def run(config: config_dict.ConfigDict, workdir: Path) -> None:
     weights = sorted(Path(config.visual.model).glob("*.safetensors")) if config.visual.model else []
     folder = out / "parts" / settings.digest(corpus.items, config.run.videos_per_part, [stamp_of(p) for p in weights])
     if config.run.runner == "beam":
+        from evads_jax.density.scale.beam import run_beam  # Beam takes seconds to import
+
         run_beam(parts, settings, folder, options=config.run.beam_options, max_bad_share=config.run.max_bad_share)
     else:
         run_local(

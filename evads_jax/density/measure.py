@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 
 import numpy as np
 from array_record.python import array_record_module
@@ -243,7 +242,4 @@ def _visual(
     every = _every(played.times, step)
     features = tools.features([played.frames[i] for i in every])
     times = np.array([played.times[i] for i in every], np.float64)
-    found = visual_density(features, times, played.duration, settings.visual)
-    if not math.isfinite(found.value or 0.0):
-        return names, VisualDensity(None, "not finite")
-    return names, found
+    return names, visual_density(features, times, played.duration, settings.visual)

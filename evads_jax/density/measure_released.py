@@ -20,7 +20,7 @@ from evads_jax.density.visual.settings import VisualSettings
 from evads_jax.density.words import DEFAULT_RULE, WORD_RULES
 from evads_jax.errors import UserError
 
-SPLITS = {"SFT": ("EVAds_SFT.parquet",), "RL": ("EVAds_RL.parquet",), "both": ("EVAds_SFT.parquet", "EVAds_RL.parquet")}
+FILES = {"SFT": "EVAds_SFT.parquet", "RL": "EVAds_RL.parquet"}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -50,15 +50,14 @@ def replace_block(text: str, name: str, block: str) -> str:
 
 def released_table(folder: Path) -> str:
     """Mean, 95 % interval and median of A_den and O_den per split and rule, and the published numbers."""
-    items = {
-        name: [i for file in files for i in from_annotations(folder / file).items] for name, files in SPLITS.items()
-    }
+    items = {name: list(from_annotations(folder / file).items) for name, file in FILES.items()}
+    items["both"] = items["SFT"] + items["RL"]
     heads = [f"{name} ({len(found)})" for name, found in items.items()]
     lines = ["| rule | overlays count | " + " | ".join(heads) + " | median, both |", "|---|---|---|---|---|---|"]
     for metric in ("A_den", "O_den"):
         for words in WORD_RULES:
             for counting in OCR_COUNTING if metric == "O_den" else ("–",):
-                cells = [_cell(items[split], metric, words, counting) for split in SPLITS]
+                cells = [_cell(items[split], metric, words, counting) for split in items]
                 default = words == DEFAULT_RULE and counting in ("–", "per_second")
                 name = f"**{metric}** `{words}`" + (" (default)" if default else "")
                 shown = f"`{counting}`" if metric == "O_den" else counting

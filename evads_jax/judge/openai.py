@@ -114,11 +114,13 @@ class OpenAIJudge:
           EndpointDown: the endpoint failed for too long; nothing that was received is lost.
           SystemExit: with code 0, after a dry run.
         """
+        if self._run_name:  # the run may have other judges
+            self.budget.spent = self.cache.spent(self._run_name)
         results: list[Verdict | Missing | None] = [None] * len(requests)
         for i, request in enumerate(requests):
             if not request.candidate.strip():
                 results[i] = Verdict(0.0, "empty")
-        units = self._units(requests, [i for i, result in enumerate(results) if result is None])
+        units = self._units(requests, {i for i, result in enumerate(results) if result is None})
         waiting = self._known(units, results)
         self._tally["verdicts"] += len(requests)
         self._tally["from cache"] += sum(result is not None and result.reason != "empty" for result in results)
@@ -190,9 +192,11 @@ class OpenAIJudge:
     def _unit(self, fields: dict[str, JudgeRequest], places: dict[str, list[int]]) -> _Unit:
         return _Unit(fields, places, self._key(list(fields.values())))
 
-    def _units(self, requests: Sequence[JudgeRequest], places: Sequence[int]) -> list[_Unit]:
+    def _units(self, requests: Sequence[JudgeRequest], places: set[int]) -> list[_Unit]:
         """The calls for the requests at these places; equal requests share one."""
-        pairs, single = _pairs(requests, places) if self._joint else ([], list(places))
+        pairs, single = _pairs(requests) if self._joint else ([], range(len(requests)))
+        single = [i for i in [*single, *(i for p in pairs if not places.issuperset(p) for i in p)] if i in places]
+        pairs = [pair for pair in pairs if places.issuperset(pair)]
         units: dict[str, _Unit] = {}
         for group in [*({"answer": a, "trace": t} for a, t in pairs), *({"score": i} for i in single)]:
             fields = {name: requests[i] for name, i in group.items()}
@@ -328,15 +332,14 @@ class _Committer:
         await loop.run_in_executor(self._disk, self._cache.put, entries, payments, self._run)
 
 
-def _pairs(requests: Sequence[JudgeRequest], places: Sequence[int]) -> tuple[list[tuple[int, int]], list[int]]:
-    """Answers and traces of the same completions, and the places that have no partner.
+def _pairs(requests: Sequence[JudgeRequest]) -> tuple[list[tuple[int, int]], list[int]]:
+    """The places of answers and traces of the same completions, and those that have no partner.
 
     A request does not name its completion: the k-th answer to a question belongs to the k-th trace, where there are as
     many of the one as of the other.
     """
     groups: dict[tuple, dict[str, list[int]]] = {}
-    for i in places:
-        r = requests[i]
+    for i, r in enumerate(requests):
         group = groups.setdefault((r.video, r.question, r.reference, r.clues, r.events), {"answer": [], "trace": []})
         group[r.aspect].append(i)
     pairs: list[tuple[int, int]] = []

@@ -1,5 +1,7 @@
 """Judges by name."""
 
+from pathlib import Path
+
 from ml_collections import ConfigDict
 
 from evads_jax.errors import UserError
@@ -7,18 +9,28 @@ from evads_jax.judge.lexical import LexicalJudge
 from evads_jax.judge.verdict import Judge
 
 
-def make_judge(config: ConfigDict, language: str) -> Judge:
+def make_judge(config: ConfigDict, language: str, workdir: Path | None = None) -> Judge:
     """The judge that a configuration asks for.
 
     Args:
       config: the section `judge`; `kind` names the judge.
       language: "zh" or "en".
+      workdir: the run's folder, under which `openai` counts its spending over restarts.
 
     Raises:
-      UserError: an unknown kind or language.
+      UserError: an unknown kind or language; or the judge cannot be used: no key, unreachable host, unknown model.
     """
     if language not in ("zh", "en"):
         raise UserError(f"unknown language {language!r}", "run.language", "use zh or en")
     if config.kind == "lexical":
         return LexicalJudge(language)
-    raise UserError(f"unknown judge {config.kind!r}", "judge.kind", "use lexical")
+    # Imported where asked for: the default needs neither HTTP nor a model.
+    if config.kind == "openai":
+        from evads_jax.judge import openai
+
+        return openai.from_config(config, language, workdir)
+    if config.kind == "local":
+        from evads_jax.judge import local
+
+        return local.load(config.path or "", language)
+    raise UserError(f"unknown judge {config.kind!r}", "judge.kind", "use lexical, openai or local")

@@ -12,7 +12,7 @@ import hashlib
 import re
 import tomllib
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 
 from evads_jax.data.annotations import grammar
@@ -131,16 +131,16 @@ def _render(requests: list[JudgeRequest], prompts: Prompts, task: str, ending: s
     texts, first = prompts.texts, requests[0]
     events = "\n".join(grammar.format_line(event) for event in first.events)
     outside = {"events": events, "question": first.question, "clues": first.clues, "reference": first.reference}
-    fenced = {name: defuse(text).strip() for name, text in outside.items()}
+    inside = {name: defuse(text).strip() for name, text in outside.items()}
     shortened: dict[str, str] = {}
     for request in requests:
         name: str = request.aspect if len(requests) > 1 else "candidate"
         text = defuse(request.candidate).strip()
-        fenced[name] = text[:LONGEST_CANDIDATE]
+        inside[name] = text[:LONGEST_CANDIDATE]
         if len(text) > LONGEST_CANDIDATE:
             shortened[name] = "\n" + fill(texts["shortened"], count=str(len(text) - LONGEST_CANDIDATE))
-    nonce = _nonce(list(fenced.values()))
-    values = {n: _fenced(n, t, nonce, texts["none"]) + shortened.get(n, "") for n, t in fenced.items()}
+    nonce = make_nonce(list(inside.values()))
+    values = {n: fenced(n, t, nonce, texts["none"]) + shortened.get(n, "") for n, t in inside.items()}
     parts = [
         fill(texts["evidence"], **values),
         fill(texts[task], **values),
@@ -149,11 +149,12 @@ def _render(requests: list[JudgeRequest], prompts: Prompts, task: str, ending: s
     return Rendered(fill(texts["system"], nonce=nonce), "\n\n".join(parts), nonce)
 
 
-def _fenced(name: str, text: str, nonce: str, none: str) -> str:
+def fenced(name: str, text: str, nonce: str, none: str) -> str:
+    """A text between its marks; `none` in place of an empty one. The text must have gone through `defuse`."""
     return f"[BEGIN {name} {nonce}]\n{text}\n[END {name} {nonce}]" if text else none
 
 
-def _nonce(texts: list[str]) -> str:
+def make_nonce(texts: Sequence[str]) -> str:
     """A mark that stands in none of the texts; the same texts get the same one."""
     material = "\0".join(texts).encode("utf-8", "surrogatepass")
     for attempt in range(1 << 10):

@@ -116,7 +116,7 @@ def _tokenizer(config: ConfigDict, workdir: Path, sources: Mapping[str, Any]) ->
 def _stages(context: Context, splits: Mapping[str, Split], say: Callable[[str], None]) -> None:
     """Trains and evaluates the stages in turn."""
     config, workdir = context.config, context.workdir
-    judge = make_judge(config.judge, config.run.language)
+    judge = make_judge(config.judge, config.run.language, workdir)
     evaluate_chance(splits["validation"], splits["test"], workdir, judge, config, say)
     base = _base(context)
     params, rl_seconds = base, 0.0

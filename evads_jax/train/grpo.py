@@ -182,7 +182,7 @@ def train_grpo(context: Context, params: Tree) -> Result:
         pad_id=ids.pad,
     )  # fmt: skip
     made = optimizer.make(rl, decay_mask(context.model), rl.max_steps * rl.updates_per_rollout)
-    judge = make_judge(config.judge, config.run.language)
+    judge = make_judge(config.judge, config.run.language, context.workdir)
     rewards = judging.RewardFunction(judge, context.tokenizer, rl, config.run.language)
     learner = GRPOLearner(params, context.model, rl, made, rewards, sampling, context.workdir, context.place)
     stage = context.stage(STAGE, max_steps=rl.max_steps)

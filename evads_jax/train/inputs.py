@@ -19,8 +19,6 @@ from evads_jax.errors import UserError
 from evads_jax.models.qwen_vl import PromptBatch, QwenVLConfig, SuffixBatch
 from evads_jax.models.qwen_vl.inputs import Clip, Prompt, PromptBuilder, collate_prompts, collate_suffixes, unit_times
 
-BLANK = 128  # mid-grey: what a pixel is after normalisation has taken the mean away
-
 
 @dataclasses.dataclass(frozen=True)
 class SFTItem:
@@ -95,14 +93,13 @@ class Inputs:
         """Items → `SFTBatch`; a short batch is filled up with videos that have no suffix."""
         return functools.partial(self._sft_batch, batch, group)
 
-    def prompt_transform(self, format: str, blank: bool = False) -> Callable[[VideoRecord, int | None], PromptItem]:
+    def prompt_transform(self, format: str) -> Callable[[VideoRecord, int | None], PromptItem]:
         """(Record, question) → `PromptItem`.
 
         Args:
           format: the prompt format.
-          blank: shows grey frames in place of the video's.
         """
-        return functools.partial(self._prompt_item, format, blank)
+        return functools.partial(self._prompt_item, format)
 
     def prompt_collate(self, batch: int) -> Callable[[Sequence[PromptItem]], PromptsBatch]:
         """Items → `PromptsBatch`; a short batch is filled up with copies of the last item."""
@@ -165,12 +162,10 @@ class Inputs:
         prompt = self._builder.build(fitted[0], [Clip(frames, record.times)], split=True)
         return SFTItem(prompt, kept) if kept else None
 
-    def _prompt_item(self, format: str, blank: bool, record: VideoRecord, question: int | None) -> PromptItem:
+    def _prompt_item(self, format: str, record: VideoRecord, question: int | None) -> PromptItem:
         if question is None:
             raise ValueError("a prompt item needs a question")
         example, frames = record.example(question), decode_jpegs(record.frames)
-        if blank:
-            frames = np.full_like(frames, BLANK)
         (fitted,), _ = self._fit([example], format, self._span(record, frames.shape[1:]))
         return PromptItem(self._builder.build(fitted, [Clip(frames, record.times)], split=False), example)
 

@@ -60,9 +60,13 @@ class RewardFunction:
         completions = [parse_completion(text) for text in texts]
         asked = [examples[b] for b, _ in places]
         requests = [self._request(e, c.answer, "answer") for e, c in zip(asked, completions, strict=True)]
-        requests += [self._request(e, c.trace, "trace") for e, c in zip(asked, completions, strict=True)]
+        pairs = zip(asked, completions, strict=True)
+        requests += [self._request(e, c.trace, "trace") for e, c in pairs if e.question.clues]
         verdicts = self._judge.judge(requests)
-        answers, traces = verdicts[: B * G], verdicts[B * G :]
+        answers, heard = verdicts[: B * G], iter(verdicts[B * G :])
+        # A reference without clues (one's own data may have none) gives a trace nothing to be judged against: the
+        # answer's verdict takes the trace's share of the reward.
+        traces = [next(heard) if e.question.clues else a for e, a in zip(asked, answers, strict=True)]
         answer_scores, answer_valid = scores(answers)
         trace_scores, trace_valid = scores(traces)
         parts = reward(

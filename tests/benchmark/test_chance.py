@@ -57,6 +57,9 @@ def test_chance_is_evaluated_like_a_stage_and_never_chosen_on_the_test_split(spl
 def test_a_template_forgets_quotations_numbers_and_the_scripts_values(records):
     cm = [template(r.example(1)) for r in records]
     assert len(set(cm)) == 1
+    for left, right in ("“”", '""', "«»", "「」", "''"):
+        said = dataclasses.replace(records[0].questions[1], question=f"What is shown with {left}soft and warm{right}?")
+        assert "soft" not in template(dataclasses.replace(records[0], questions=(said,)).example(0))
     assert template(records[0].example(0)) != template(records[0].example(2))
     q = dataclasses.replace(records[0].questions[0], question="Is the red thing at 3.5 s red?")
     r = dataclasses.replace(records[0], questions=(q,))

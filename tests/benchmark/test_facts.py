@@ -41,6 +41,8 @@ def test_another_value_is_wrong_also_beside_the_right_one():
 def test_a_longer_value_is_not_the_shorter_one_inside_it():
     assert counts("a dark red kettle") == (2, 1, 1)
     assert counts("深红色水壶", CHINESE, "一个红色水壶") == (2, 1, 1)
+    brown = (RubricPoint("colour", ("red",), ("red brown",)),)
+    assert counts("a red brown kettle", brown) == (1, 0, 1)
 
 
 def test_what_is_denied_is_not_stated():

@@ -171,6 +171,9 @@ def test_a_table_goes_between_its_markers_and_nowhere_else(tmp_path):
     assert not readme.insert(path, "t", "| new |\n")
     with pytest.raises(UserError, match="begin other"):
         readme.insert(path, "other", "x")
+    path.write_text("<!-- end t -->")
+    with pytest.raises(UserError, match="begin t"):
+        readme.insert(path, "t", "x")
 
 
 def test_evaluations_are_read_in_the_order_of_the_stages(make_run):

@@ -98,11 +98,13 @@ def test_a_broken_video_is_counted_named_and_left_out(mine, tmp_path):
     assert any("3.mp4: truncated" in line for line in lines)
 
 
-def test_too_many_broken_videos_fail_the_job_in_one_line(mine, tmp_path):
-    for k in range(20):
-        (mine / f"{k}.mp4").write_bytes(b"")
-    with pytest.raises(UserError, match="of 16 videos of sft are broken") as caught:
-        prepare.prepare(own(mine, max_bad_share=0.5), tmp_path / "w", print)
+def test_broken_videos_fail_the_job_in_one_line_only_above_the_share(mine, tmp_path):
+    kept = videos(prepare.prepare(own(mine), tmp_path / "w", print))["sft"]
+    for name in kept[:4]:
+        (mine / name).write_bytes(b"")
+    prepare.prepare(own(mine, max_bad_share=0.25), tmp_path / "w", print)
+    with pytest.raises(UserError, match="4 of 16 videos of sft are broken") as caught:
+        prepare.prepare(own(mine, max_bad_share=0.24), tmp_path / "w", print)
     assert "\n" not in str(caught.value)
 
 
@@ -167,7 +169,15 @@ def test_released_videos_are_found_by_the_last_part_of_their_name(mine, released
     opened = prepare.prepare(released_config(released, videos=mine), tmp_path / "w", print)
     assert sum(map(len, opened.values())) == 30
     assert opened["rl"][0].duration == 2
-    assert locate(mine, "../../etc/1.mp4") == mine / "1.mp4"
+
+
+def test_a_name_never_leads_out_of_the_folder_of_videos(mine):
+    (mine.parent / "outside.mp4").write_bytes(b"outside")
+    (mine / "part").mkdir()
+    shutil.copy(mine / "1.mp4", mine / "part" / "1.mp4")
+    assert locate(mine, "part/1.mp4").parent.name == "part"
+    assert locate(mine, "../videos/1.mp4") == mine / "1.mp4"
+    assert locate(mine, "../outside.mp4") == mine / "outside.mp4"
 
 
 @pytest.mark.parametrize(

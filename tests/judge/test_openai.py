@@ -23,7 +23,8 @@ from evads_jax.judge.endpoint import Endpoint, EndpointSettings
 from evads_jax.judge.openai import OpenAIJudge, from_config
 from evads_jax.judge.pace import EndpointDown
 from evads_jax.judge.verdict import GRID, JudgeRequest, Missing, Verdict
-from tests.judge.server import CONTENT, TRANSPORT, Script, Server
+
+from .server import CONTENT, TRANSPORT, Script, Server
 
 FAST = {"key_env": "", "timeout": 1.0, "back_off": 0.02, "breaker_pause": 0.05, "concurrency": 16}
 
@@ -136,6 +137,10 @@ def test_answer_and_trace_are_judged_in_one_call_where_each_has_its_partner(tmp_
         assert len(server.times) == 5
         judge.judge([*requests(4), *requests(3, "trace")])
         assert len(server.times) == 12
+        half = [dataclasses.replace(requests(2)[1], candidate=""), requests(3)[2], *requests(3, "trace")[:2]]
+        empty, *others = make(server, tmp_path / "b", joint=True).judge(half)
+        assert (empty.reason, len(server.times)) == ("empty", 14)
+        assert [v.score for v in others] == [0.5, 0.5, 0.25]  # the trace without partner is judged alone
 
 
 def test_another_repeat_another_model_and_another_sampling_have_verdicts_of_their_own(tmp_path):

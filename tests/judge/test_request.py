@@ -13,7 +13,8 @@ from evads_jax.judge.lexical import LexicalJudge
 from evads_jax.judge.parser import parse_joint, parse_reply
 from evads_jax.judge.request import LONGEST_CANDIDATE, defuse, load_prompts, render, render_joint, render_likelihood
 from evads_jax.judge.verdict import Missing
-from tests.judge.attacks import ATTACKS, CHINESE, ENGLISH, request
+
+from .attacks import ATTACKS, CHINESE, ENGLISH, request
 
 EN, ZH = load_prompts("v1", "en"), load_prompts("v1", "zh")
 

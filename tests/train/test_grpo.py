@@ -14,7 +14,6 @@ from evads_jax.judge.verdict import Missing, Verdict
 from evads_jax.models.qwen_vl import decay_mask, init
 from evads_jax.sampling.config import SamplingConfig
 from evads_jax.train import completions, grpo, judging, optimizer
-from evads_jax.train.policy import ModelPolicy
 
 TINY = Path(__file__).with_name("tiny_experiment.py")
 
@@ -169,17 +168,3 @@ def test_settings_that_cannot_work_are_refused_by_name(field, value):
     rl[field] = value
     with pytest.raises(UserError, match=f"config.rl.{field}"):
         grpo.check(rl)
-
-
-@pytest.mark.parametrize("protocol", ["greedy", "paper"])
-def test_a_policys_answer_does_not_depend_on_its_company(made, params, tmp_path, protocol):
-    def small(settings):
-        settings.eval.update(batch_prompts=4, max_new_tokens=8, protocol=protocol)
-
-    policy = ModelPolicy(context(tmp_path, small), params, "start")
-    items = [(record(i), n) for i in range(3) for n in range(2)]
-    together = policy.generate(items)
-    assert len(together) == 6
-    assert together[4:] == policy.generate(items[4:])
-    assert policy.generate([items[3]]) == [together[3]]
-    assert policy.protocol["temperature"] == (0.0 if protocol == "greedy" else 1.0)

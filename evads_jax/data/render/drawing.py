@@ -1,8 +1,9 @@
 """What things look like: product silhouettes, materials, settings and props.
 
 Shapes are polygons in a unit square (x right, y down, −1 … 1), so that they can be scaled, turned and placed anywhere.
-Products are told apart by outline alone, colours by hue alone, settings by tone and pattern; settings are kept pale or
-grey and products saturated, with a light halo, so that no combination hides the product.
+Products are told apart by outline alone, colours by hue alone, settings by tone and pattern. A product stands on a
+white card, as in a shop, and the setting shows around it, so that no combination hides the product: a small vision
+tower trained from scratch learns an outline on white within some hundred steps, and on a pattern hardly at all.
 """
 
 import colorsys
@@ -199,18 +200,23 @@ def place(polygons: Sequence[Polygon], centre: tuple[float, float], scale: float
 def draw_product(
     image: Image.Image, key: str, skin: np.ndarray, centre: tuple[float, float], scale: float, turn: float
 ) -> None:
-    """Draws a product with its surface onto an image, with a light halo and a dark outline."""
+    """Draws a product with its surface and a dark outline onto an image."""
     body, accents = (place(polygons, centre, scale, turn) for polygons in PRODUCTS[key])
     draw = ImageDraw.Draw(image)
-    for width, colour in ((9, (250, 250, 250)), (4, (25, 25, 25))):
-        for polygon in body:
-            draw.line([*polygon, *polygon[:2]], fill=colour, width=width, joint="curve")
+    for polygon in body:
+        draw.line([*polygon, *polygon[:2]], fill=(20, 20, 20), width=6, joint="curve")
     mask = Image.new("L", image.size)
     for polygon in body:
         ImageDraw.Draw(mask).polygon(polygon, fill=255)
     image.paste(Image.fromarray(skin.clip(0, 255).astype(np.uint8)), mask=mask)
     for polygon in accents:
         draw.polygon(polygon, fill=(45, 35, 35))
+
+
+def draw_card(image: Image.Image, centre: tuple[float, float], half: float) -> None:
+    """Draws the white card that a product stands on; the setting shows around it."""
+    x, y = centre
+    ImageDraw.Draw(image).rounded_rectangle((x - half, y - half, x + half, y + half), 8, fill=(250, 250, 250))
 
 
 def draw_prop(image: Image.Image, key: str, centre: tuple[float, float], scale: float) -> None:

@@ -8,6 +8,7 @@ Logical axes (mapped to mesh axes in `evads_jax.models.partitioning`): layers, v
 head_width, mlp, vision_embed, vision_heads, vision_mlp, merged, and None for what is never split.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -146,6 +147,7 @@ class QwenVL(nnx.Module):
         self.vision = Vision(rngs, config.vision, config.width)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def init(config: QwenVLConfig, key: jax.Array) -> Params:
     """Draws all parameters.
 
@@ -156,12 +158,7 @@ def init(config: QwenVLConfig, key: jax.Array) -> Params:
     Returns:
       Nested dicts of float32 arrays.
     """
-
-    @jax.jit
-    def draw(key: jax.Array) -> Params:
-        return _values(QwenVL(nnx.Rngs(params=key), config))
-
-    return draw(key)
+    return _values(QwenVL(nnx.Rngs(params=key), config))
 
 
 def abstract(config: QwenVLConfig) -> Params:

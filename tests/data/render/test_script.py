@@ -19,9 +19,9 @@ SEEDS = range(400)
 
 
 def says(text: str, wording: str) -> bool:
-    """Whether a text holds a wording; in English as whole words."""
+    """Whether a text holds a wording; in English as whole words, also in the plural, as judges read them."""
     if wording.isascii():
-        return re.search(rf"\b{re.escape(wording)}\b", text, re.IGNORECASE) is not None
+        return re.search(rf"\b{re.escape(wording)}s?\b", text, re.IGNORECASE) is not None
     return wording in text
 
 

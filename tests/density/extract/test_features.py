@@ -1,5 +1,8 @@
 """Frame features and the names of the densities made of them."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -45,3 +48,23 @@ def test_block_features_tell_pictures_apart_and_never_vanish():
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
     assert unit[0] @ unit[2] < 0.9
     assert np.linalg.norm(features, axis=1).min() > 0.5
+
+
+SPLIT = """
+import sys
+import jax, numpy as np
+from evads_jax.density.extract.features import make_features
+from evads_jax.density.settings import FeatureSettings
+assert jax.device_count() == int(sys.argv[1])
+frames = list(np.random.default_rng(0).integers(0, 255, (6, 32, 32, 3), np.uint8))
+found = make_features(FeatureSettings(model=sys.argv[2], image_size=32, batch=3))(frames)
+np.save(sys.argv[3], found)
+"""
+
+
+def test_features_split_over_devices_are_those_of_one_device(tmp_path):
+    for devices in (1, 4):
+        environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+        arguments = [sys.executable, "-c", SPLIT, str(devices), str(GOLDEN), str(tmp_path / f"{devices}.npy")]
+        subprocess.run(arguments, check=True, env=environment, timeout=120)
+    assert np.load(tmp_path / "4.npy") == pytest.approx(np.load(tmp_path / "1.npy"), rel=1e-5, abs=1e-5)

@@ -116,40 +116,41 @@ def our_weights(model: Qwen3VLForConditionalGeneration) -> dict[str, np.ndarray]
     return weights
 
 
-def main() -> None:
-    """Writes the weights, the inputs, and what transformers answers."""
-    model = redrawn(0)
-    rng = np.random.default_rng(0)
+def answers(seed: int) -> dict[str, np.ndarray]:
+    """The weights drawn from `seed`, inputs, and what transformers makes of them."""
+    model = redrawn(seed)
+    rng = np.random.default_rng(seed)
     tokens = GRID[0] * GRID[1] // VISION["spatial_merge_size"] ** 2
     text_ids = rng.integers(5, TEXT["vocab_size"], 13)
-    video_ids = [7, 8, 9]
-    for unit in range(UNITS):
-        video_ids += [10 + unit, 20, START, *[VIDEO] * tokens, END]
-    video_ids = np.array(video_ids + rng.integers(5, TEXT["vocab_size"], 9).tolist())
+    opening = [[10 + unit, 20, START, *[VIDEO] * tokens, END] for unit in range(UNITS)]
+    video_ids = np.concatenate([[7, 8, 9], *opening, rng.integers(5, TEXT["vocab_size"], 9)])
     values = 3 * VISION["temporal_patch_size"] * VISION["patch_size"] ** 2
     patches = rng.integers(0, 256, (UNITS, GRID[0] * GRID[1], values)).astype(np.uint8)
     pixels = torch.from_numpy((patches.reshape(-1, values) / 255.0 - 0.5) / 0.5).float()
-    kinds = torch.from_numpy(2 * (video_ids == VIDEO)).int()
+    inputs = {
+        "input_ids": torch.from_numpy(video_ids)[None],
+        "mm_token_type_ids": torch.from_numpy(2 * (video_ids == VIDEO)).int()[None],
+        "video_grid_thw": torch.tensor([[UNITS, *GRID]]),
+    }
     with torch.no_grad():
         text_logits = model(input_ids=torch.from_numpy(text_ids)[None]).logits[0]
-        inputs = {
-            "input_ids": torch.from_numpy(video_ids)[None],
-            "mm_token_type_ids": kinds[None],
-            "video_grid_thw": torch.tensor([[UNITS, *GRID]]),
-        }
         video_logits = model(pixel_values_videos=pixels, **inputs).logits[0]
         positions, _ = model.model.get_rope_index(**inputs)
-    GOLDEN.mkdir(exist_ok=True)
-    np.savez_compressed(
-        GOLDEN / "qwen3_vl.npz",
-        text_ids=text_ids,
-        text_logits=text_logits.numpy(),
-        video_ids=video_ids,
-        video_logits=video_logits.numpy(),
-        video_positions=positions[:, 0].T.numpy(),
-        patches=patches,
+    return {
+        "text_ids": text_ids,
+        "text_logits": text_logits.numpy(),
+        "video_ids": video_ids,
+        "video_logits": video_logits.numpy(),
+        "video_positions": positions[:, 0].T.numpy(),
+        "patches": patches,
         **{f"params/{name}": value for name, value in our_weights(model).items()},
-    )
+    }
+
+
+def main() -> None:
+    """Writes the golden file."""
+    GOLDEN.mkdir(exist_ok=True)
+    np.savez_compressed(GOLDEN / "qwen3_vl.npz", **answers(0))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The model against logits that transformers computed from the same weights (make_golden.py)."""
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -36,8 +37,13 @@ def golden():
 
 @pytest.fixture(scope="module")
 def params(golden):
+    return tree_of(golden)
+
+
+def tree_of(arrays):
+    """The parameters among the arrays, as the nested dicts that the model takes."""
     tree: dict = {}
-    for name, value in golden.items():
+    for name, value in arrays.items():
         if name.startswith("params/"):
             *parents, last = name.split("/")[1:]
             node = tree
@@ -52,7 +58,7 @@ def spans_of(ids):
     return [(start, GRID[0] * GRID[1] // 4) for start in starts]
 
 
-def logits_after(params, ids, spans, patches, split, padding=3):
+def logits_after(params, config, ids, spans, patches, split, padding=3):
     """Logits from token `split` − 1 on, the tokens before it given as a padded prompt, the rest as a suffix."""
     positions, next_position = mrope.token_positions(split, spans, [(GRID[0] // 2, GRID[1] // 2)] * len(spans))
     video_index = np.full(split, -1)
@@ -72,9 +78,9 @@ def logits_after(params, ids, spans, patches, split, padding=3):
 
     @jax.jit
     def forward(params, prompt, suffix):
-        prefix = qwen_vl.prefill(params, CONFIG, prompt, qwen_vl.encode_video(params, CONFIG, prompt.video))
-        hidden = qwen_vl.extend(params, CONFIG, prefix, suffix)[0, 0]
-        return text.head(params, CONFIG, jnp.concatenate([prefix.last, hidden]))
+        prefix = qwen_vl.prefill(params, config, prompt, qwen_vl.encode_video(params, config, prompt.video))
+        hidden = qwen_vl.extend(params, config, prefix, suffix)[0, 0]
+        return text.head(params, config, jnp.concatenate([prefix.last, hidden]))
 
     return np.asarray(forward(params, prompt, jnp.asarray(ids[split:])[None, None]))
 
@@ -87,18 +93,26 @@ def test_the_golden_weights_are_the_models(golden, params):
     assert jax.tree.map(jnp.shape, params) == jax.tree.map(lambda x: x.shape, qwen_vl.abstract(CONFIG))
 
 
-def test_the_logits_of_a_text_are_those_of_transformers(golden, params):
-    ids = golden["text_ids"]
-    ours = logits_after(params, ids, [], np.zeros((1, 4, 96), np.uint8), split=1)
-    assert difference(ours, golden["text_logits"]) < 1e-5
+def text_difference(params, golden, config=CONFIG):
+    ours = logits_after(params, config, golden["text_ids"], [], np.zeros((1, 4, 96), np.uint8), split=1)
+    return difference(ours, golden["text_logits"])
 
 
-def test_the_logits_after_a_video_are_those_of_transformers(golden, params):
+def video_difference(params, golden, config=CONFIG):
     ids, spans = golden["video_ids"], spans_of(golden["video_ids"])
     split = spans[-1][0] + spans[-1][1] + 1
     patches = np.pad(golden["patches"], ((0, 0), (0, 8), (0, 0)), constant_values=255)
-    ours = logits_after(params, ids, spans, patches, split)
-    assert difference(ours, golden["video_logits"][split - 1 :]) < 1e-5
+    return difference(logits_after(params, config, ids, spans, patches, split), golden["video_logits"][split - 1 :])
+
+
+def test_the_logits_of_a_text_are_those_of_transformers(golden, params):
+    assert text_difference(params, golden) < 1e-5
+
+
+@pytest.mark.parametrize("scan_layers", [False, True])
+def test_the_logits_after_a_video_are_those_of_transformers(golden, params, scan_layers):
+    config = dataclasses.replace(CONFIG, scan_layers=scan_layers)
+    assert video_difference(params, golden, config) < 1e-5
 
 
 def test_the_positions_of_a_video_prompt_are_those_of_transformers(golden):

@@ -26,7 +26,7 @@ CONFIG = QwenVLConfig(
 # Grids in patches of the temporal units of each prompt: two units of unlike grids, one unit, no video.
 GRIDS = (((2, 6), (4, 2)), ((4, 6),), ())
 LENGTHS, T = (17, 13, 5), 20
-SUFFIX_LENGTHS, S = ((4, 6), (1, 5), (6, 0)), 7
+SUFFIX_LENGTHS, S = ((4, 6), (0, 5), (6, 0)), 7
 UNITS, P = 2, 28
 
 
@@ -35,7 +35,7 @@ def params(seed=0, config=CONFIG):
     drawn = init(config, jax.random.key(seed))
     leaves, tree = jax.tree.flatten(drawn)
     keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
-    return tree.unflatten([1.3 * x + 0.2 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)])
+    return tree.unflatten([x + 0.1 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)])
 
 
 @dataclasses.dataclass
@@ -76,9 +76,10 @@ def batch(seed=0, garbage=None, pad_tokens=0, pad_units=0):
     """
     prompts, width, units = sequences(seed), T + pad_tokens, UNITS + pad_units
     B, G, S_ = len(prompts), len(SUFFIX_LENGTHS[0]), S + pad_tokens
-    noise = (
-        (lambda low, high, shape: garbage.integers(low, high, shape)) if garbage else (lambda a, b, s: np.zeros(s, int))
-    )
+
+    def noise(low, high, shape):
+        return garbage.integers(low, high, shape) if garbage else np.zeros(shape, int)
+
     far = 2**31 - 1
     tokens = noise(-far, far, (B, width)).astype(np.int32)
     positions = noise(-far, far, (B, width, 3)).astype(np.int32)

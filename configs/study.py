@@ -1,0 +1,24 @@
+"""What the stages learn, over several seeds, and the reward ablation: the figures of the README.
+
+    python -m evads_jax.main --config=configs/study.py --workdir=runs/study
+
+For each seed: fresh ads, base, SFT, MG-GRPO, the control (SFT continued for as long as MG-GRPO took), each evaluated on
+the same test videos; then GRPO again from the same SFT result under the other reward grains. Ends with the tables
+`learning` and `reward_ablation` in W/tables. A killed study goes on where it stopped.
+"""
+
+import runpy
+from pathlib import Path
+
+import ml_collections
+
+
+def get_config(variant: str = "rendered") -> ml_collections.ConfigDict:
+    config = ml_collections.ConfigDict()
+    config.job = "study"
+    config.seeds = (11, 12, 13)
+    config.grains = ("strict", "r3", "r5")  # beside mg
+    config.experiment = runpy.run_path(str(Path(__file__).with_name("mg_grpo.py")))["get_config"](variant)
+    config.experiment.run.stages = ("base", "sft", "mg_grpo", "control")
+    config.experiment.eval.blank_too = ("sft", "mg_grpo")
+    return config

@@ -1,0 +1,1 @@
+"""Writes new questions about videos: five roles draft, criticise, revise and choose; each answer shows its evidence."""

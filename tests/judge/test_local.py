@@ -1,0 +1,105 @@
+"""The project's own model as judge: a distribution over the grid, the same whatever else is in the batch."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from evads_jax.data.records import Event
+from evads_jax.data.tokenizer import load_tokenizer, train_sentencepiece
+from evads_jax.errors import UserError
+from evads_jax.judge import local
+from evads_jax.judge.local import LocalJudge, constants, prompt_text
+from evads_jax.judge.request import load_prompts, render_likelihood
+from evads_jax.judge.verdict import GRID, Missing
+from evads_jax.models.qwen_vl import QwenVLConfig, VisionConfig, init
+
+from .attacks import ATTACKS, request
+
+PROMPTS = load_prompts("v1", "en")
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizer")
+    texts = [prompt_text(request(candidate), PROMPTS).text for candidate in ("a red kettle", "a teapot", "blue")]
+    train_sentencepiece([*texts, "0 0.25 0.5 0.75 1"], 600, folder, constants(PROMPTS))
+    tokenizer = load_tokenizer("sentencepiece", folder)
+    vision = VisionConfig(width=16, layers=1, heads=2, mlp_width=16, patch=4, position_grid=4)
+    model = QwenVLConfig(tokenizer.size, 32, 2, 2, 1, 16, 32, (4, 2, 2), vision)
+    return init(model, jax.random.key(0)), model, tokenizer
+
+
+@pytest.fixture(scope="module")
+def judge(parts):
+    return LocalJudge(*parts, PROMPTS, prompt_tokens=512, batch=4)
+
+
+def test_the_verdict_is_the_most_probable_of_the_five_values(judge):
+    requests = [request(f"a kettle {i}") for i in range(6)]
+    shares = judge.probabilities([judge.prompt(r) for r in requests[:4]])
+    np.testing.assert_allclose(shares.sum(axis=1), 1.0)
+    verdicts = judge.judge(requests)
+    assert [v.score for v in verdicts[:4]] == [GRID[i] for i in shares.argmax(axis=1)]
+
+
+def test_a_verdict_depends_on_nothing_else_in_the_batch(judge):
+    first = request("a red kettle")
+    alone = judge.probabilities([judge.prompt(first)])[0]
+    among = judge.probabilities([judge.prompt(r) for r in (request("x"), request("long " * 50), first)])[2]
+    np.testing.assert_allclose(alone, among, atol=1e-5)
+
+
+def test_probabilities_are_those_of_the_values_tokens(judge, parts):
+    tokenizer = parts[2]
+    ids = judge.encode_value(0.5)
+    assert ids[-1] == tokenizer.ids.im_end
+    assert tokenizer.decode(ids[:-1]) == "0.5"
+    continuations = [tuple(judge.encode_value(value)) for value in GRID]
+    assert not any(a == b[: len(a)] for a in continuations for b in continuations if a != b)
+
+
+def test_the_prompt_is_the_endpoints_up_to_its_last_lines(judge):
+    asked = dataclasses.replace(request("a kettle"), events=(Event(0, 1, ("SALE",), "now"), Event(2, 2, ("x",))))
+    rendered = render_likelihood(asked, PROMPTS)
+    parts = prompt_text(asked, PROMPTS)
+    assert parts.text == f"{rendered.system}\n\n{rendered.user}"
+    assert parts.events == ('Time 0-1s: OCR Text: [SALE] ; ASR Text: "now"\n', "Time 2s: OCR Text: [x]\n")
+    assert parts.tail == parts.closing == ""  # what the data spells gives no special token
+
+
+def test_a_long_prompt_loses_events_first_and_is_missing_when_that_is_not_enough(judge):
+    events = tuple(Event(i, i, ("overlay " * 20,)) for i in range(60))
+    (verdict,) = judge.judge([dataclasses.replace(request("a kettle"), events=events)])
+    assert not isinstance(verdict, Missing)
+    (verdict,) = judge.judge([dataclasses.replace(request("a kettle"), clues="endless " * 3000)])
+    assert isinstance(verdict, Missing)
+    assert "tokens" in verdict.reason
+
+
+def test_no_attack_changes_what_the_judge_may_say(judge):
+    for verdict in judge.judge([request(text) for name, text in list(ATTACKS.items())[::9] if name[:2] == "en"]):
+        assert isinstance(verdict, Missing) or verdict.score in GRID
+
+
+def test_the_constant_lines_of_the_prompt_are_one_token_each(judge):
+    assert len(judge.prompt(request("a kettle")).tokens) < 450
+
+
+def test_a_saved_judge_gives_the_same_verdicts(judge, parts, tmp_path):
+    params, model, tokenizer = parts
+    local.save(
+        tmp_path, params, model, tokenizer, "sentencepiece", prompts="v1", language="en", prompt_tokens=512, kappa=0.5
+    )
+    assert json.loads((tmp_path / "judge.json").read_text())["kappa"] == 0.5
+    requests = [request("a red kettle"), request("a teapot")]
+    assert local.load(tmp_path, "en", batch=4).judge(requests) == judge.judge(requests)
+    with pytest.raises(UserError, match="reads 'en'"):
+        local.load(tmp_path, "zh")
+
+
+def test_a_folder_without_a_judge_is_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"no trained judge.*judge\.path"):
+        local.load(tmp_path, "en")

@@ -1,0 +1,69 @@
+import os
+import subprocess
+import sys
+
+import jax
+import pytest
+from jax.sharding import PartitionSpec
+
+from evads_jax.errors import UserError
+from evads_jax.models import partitioning
+
+EIGHT_DEVICES = """
+import dataclasses, jax, jax.numpy as jnp
+from evads_jax.models import partitioning, qwen_vl
+from evads_jax.models.qwen_vl import PromptBatch, SuffixBatch, VideoInputs, VisionConfig
+
+vision = VisionConfig(width=16, layers=1, heads=2, mlp_width=8, patch=2, merge=2, position_grid=3, deepstack=(0,))
+config = qwen_vl.QwenVLConfig(vocabulary=40, width=16, layers=2, heads=4, kv_heads=2, head_width=12, mlp_width=20,
+                              mrope_sections=(2, 2, 2), vision=vision)
+params = qwen_vl.init(config, jax.random.key(0))
+B, T, G, S = 4, 6, 2, 3
+tokens = jnp.arange(B * T).reshape(B, T) % 40
+index = jnp.where(jnp.arange(T) == 2, jnp.arange(B)[:, None], -1)
+patches = (jnp.arange(B * 4 * 24).reshape(B, 4, 24) % 251).astype(jnp.uint8)
+prompt = PromptBatch(tokens, jnp.full(B, T), jnp.tile(jnp.arange(T)[:, None], (B, 1, 3)), index, jnp.full(B, T),
+                     VideoInputs(patches, jnp.full((B, 2), 2)))
+suffix = SuffixBatch(tokens[:, : G * S].reshape(B, G, S), jnp.full((B, G), S), jnp.ones((B, G, S), bool))
+gradient = jax.jit(jax.grad(lambda p, a, b: qwen_vl.score(p, config, a, b).logprob.sum()))
+alone = gradient(params, prompt, suffix)
+mesh = partitioning.make_mesh(data=2, fsdp=2, tp=2)
+where = partitioning.shardings(qwen_vl.axes(config), mesh, qwen_vl.abstract(config))
+with jax.set_mesh(mesh):
+    batch = jax.device_put((prompt, suffix), partitioning.batch_sharding(mesh))
+    split = gradient(jax.device_put(params, where), *batch)
+assert len(jax.device_put(params, where)["text"]["layers"]["gate"].addressable_shards) == 8
+for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(split)):
+    assert jnp.abs(a - b).max() <= 1e-5 * jnp.abs(a).max() + 1e-7, (a.shape, jnp.abs(a - b).max())
+print("equal")
+"""
+
+
+def test_the_rules_split_what_they_name():
+    mesh = partitioning.make_mesh()
+    where = partitioning.shardings(
+        {"w": ("layers", "embed", "mlp")}, mesh, {"w": jax.ShapeDtypeStruct((2, 4, 6), float)}
+    )
+    assert where["w"].spec == PartitionSpec(None, "fsdp", "tp")
+
+
+def test_a_name_without_a_rule_is_an_error():
+    with pytest.raises(KeyError):
+        partitioning.shardings({"w": ("unheard",)}, partitioning.make_mesh(), {"w": jax.ShapeDtypeStruct((2,), float)})
+
+
+def test_a_mesh_larger_than_the_machine_is_refused():
+    with pytest.raises(UserError, match="needs 4096 devices"):
+        partitioning.make_mesh(data=4096)
+
+
+def test_scores_have_the_same_gradient_on_one_device_and_on_eight():
+    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    run = subprocess.run(
+        [sys.executable, "-c", EIGHT_DEVICES],
+        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.stdout.strip() == "equal", run.stderr[-2000:]

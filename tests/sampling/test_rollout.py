@@ -1,0 +1,96 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from evads_jax.models.qwen_vl import SuffixBatch, score
+from evads_jax.sampling import SamplingConfig, sample
+
+from . import world
+
+LENGTHS, G = (5, 9, 7), 4
+SAMPLING = SamplingConfig(max_new_tokens=8, stop_ids=(3, 4), pad_id=0)
+KEY = jax.random.key(7)
+IDS = jnp.array([11, 12, 13])
+
+
+def roll(lengths=LENGTHS, T=10, ids=IDS, group=G, sampling=SAMPLING, key=KEY, config=world.CONFIG):
+    return sample(world.PARAMS, config, world.prompts(lengths, T), ids, group, sampling, key)
+
+
+@pytest.fixture(scope="module")
+def rollout():
+    return roll()
+
+
+def test_samples_stop_at_a_stop_token_or_at_the_last_place(rollout):
+    assert rollout.finished.any(), "the test needs both kinds"
+    assert not rollout.finished.all(), "the test needs both kinds"
+    for tokens, length, finished in zip(
+        np.reshape(rollout.tokens, (-1, 8)), rollout.lengths.ravel(), rollout.finished.ravel(), strict=True
+    ):
+        ends = np.isin(tokens[:length], SAMPLING.stop_ids)
+        assert not ends[:-1].any()
+        assert bool(ends[-1]) == bool(finished)
+        assert finished or length == 8
+        assert (tokens[length:] == SAMPLING.pad_id).all()
+
+
+@pytest.mark.parametrize("scan_layers", [False, True])
+def test_the_samplers_log_probs_are_those_of_scoring(scan_layers):
+    config = dataclasses.replace(world.CONFIG, scan_layers=scan_layers)
+    rollout = roll(config=config)
+    mask = jnp.arange(8) < rollout.lengths[..., None]
+    suffix = SuffixBatch(rollout.tokens, rollout.lengths, mask)
+    scores = jax.jit(score, static_argnums=1)(world.PARAMS, config, world.prompts(LENGTHS, 10), suffix)
+    np.testing.assert_allclose(rollout.logprobs, scores.logprob, atol=1e-5)
+
+
+def test_a_sample_depends_on_its_prompt_its_number_and_nothing_else(rollout):
+    alone = roll(LENGTHS[:2], T=13, ids=IDS[:2], group=2)
+    assert jnp.array_equal(alone.tokens, rollout.tokens[:2, :2])
+    longer = roll(sampling=dataclasses.replace(SAMPLING, max_new_tokens=11))
+    for b in range(3):
+        for g in range(G):
+            n = int(rollout.lengths[b, g])
+            assert jnp.array_equal(longer.tokens[b, g, :n], rollout.tokens[b, g, :n])
+
+
+def test_samples_of_a_group_differ_and_so_do_those_of_other_keys_and_ids(rollout):
+    assert len({tuple(row) for row in np.asarray(rollout.tokens[0]).tolist()}) > 1
+    assert not jnp.array_equal(roll(key=jax.random.key(8)).tokens, rollout.tokens)
+    assert not jnp.array_equal(roll(ids=IDS + 1).tokens, rollout.tokens)
+
+
+def test_greedy_sampling_takes_the_likeliest_token_of_a_full_pass_each_time():
+    greedy = roll(group=1, sampling=dataclasses.replace(SAMPLING, temperature=0.0, stop_ids=()))
+    prompt = world.prompts(LENGTHS, 10)
+    V, run = world.CONFIG.vocabulary, jax.jit(score, static_argnums=1)
+    for step in range(4):
+        # Every token of the vocabulary as a candidate for this place, after the sampled ones.
+        tried = jnp.tile(greedy.tokens, (1, V, 1)).at[:, :, step].set(jnp.arange(V))
+        suffix = SuffixBatch(tried, jnp.full((3, V), 8), jnp.ones((3, V, 8), bool))
+        best = run(world.PARAMS, world.CONFIG, prompt, suffix).logprob[:, :, step].argmax(axis=1)
+        assert jnp.array_equal(best, greedy.tokens[:, 0, step])
+
+
+def test_an_absent_prompt_gets_empty_samples():
+    rollout = roll((5, 0, 7))
+    assert not rollout.lengths[1].any()
+    assert not rollout.finished[1].any()
+    assert not rollout.logprobs[1].any()
+    assert jnp.array_equal(rollout.tokens[0], roll().tokens[0])
+
+
+def test_decoding_ends_as_soon_as_all_samples_have(rollout):
+    everything = roll(sampling=dataclasses.replace(SAMPLING, stop_ids=tuple(range(24))))
+    assert (everything.lengths == 1).all()
+    assert everything.finished.all()
+
+
+def test_new_prompts_keys_and_lengths_compile_nothing_new(rollout):
+    before = sample._cache_size()
+    roll((3, 4, 5), key=jax.random.key(99), ids=IDS + 50)
+    assert sample._cache_size() == before
