@@ -38,6 +38,18 @@ RESUMABLE = (
     "judge.currency",
     "judge.cache",
     "judge.dry_run",
+    "qa.videos_at_once",
+    "qa.dry_run",
+    "qa.key_env",
+    "qa.concurrency",
+    "qa.requests_per_minute",
+    "qa.tokens_per_minute",
+    "qa.timeout",
+    "qa.retries",
+    "qa.patience",
+    "qa.prices",
+    "qa.max_cost",
+    "qa.currency",
 )
 
 

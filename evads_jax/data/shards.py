@@ -134,8 +134,9 @@ def build(
     recipe = json.loads(json.dumps({**recipe, "format": FORMAT, "count": count, "per_shard": per_shard}))
     try:
         _claim(folder, recipe)
-        if (manifest := _read_manifest(folder)) is not None and manifest.recipe == recipe and _intact(folder, manifest):
-            return manifest
+        known = _read_manifest(folder)
+        if known and known.recipe == recipe and not any(_problem(folder, shard) for shard in known.shards):
+            return known
         ranges = [range(start, min(start + per_shard, count)) for start in range(0, count, per_shard)]
         shards = _make_missing(make, ranges, folder, workers, progress)
         manifest = Manifest(split, recipe, shards)
@@ -290,10 +291,6 @@ def _finished(folder: Path, number: int) -> Shard | None:
         return shard if _problem(folder, shard) is None else None
     except (OSError, ValueError, TypeError):
         return None
-
-
-def _intact(folder: Path, manifest: Manifest) -> bool:
-    return all(_problem(folder, shard) is None for shard in manifest.shards)
 
 
 def _problem(folder: Path, shard: Shard) -> str | None:

@@ -4,9 +4,11 @@ Each part goes on where an earlier call stopped: shards and evaluations know wha
 The order of `run.stages` is the order of work; every stage is evaluated as soon as it is trained.
 """
 
+import signal
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import jax
@@ -23,7 +25,7 @@ from evads_jax.data import prompts
 from evads_jax.data.prepare import prepare
 from evads_jax.data.tokenizer import Tokenizer, load_tokenizer, train_sentencepiece
 from evads_jax.errors import UserError
-from evads_jax.events import EventLog
+from evads_jax.events import EventLog, read_events
 from evads_jax.judge import make_judge
 from evads_jax.models import partitioning, qwen_vl
 from evads_jax.models.qwen_vl import QwenVLConfig
@@ -31,6 +33,7 @@ from evads_jax.train import grpo
 from evads_jax.train.checkpoint import finished, load_params
 from evads_jax.train.context import Context
 from evads_jax.train.grpo import train_grpo
+from evads_jax.train.preemption import Preempted
 from evads_jax.train.sft import train_control, train_sft
 
 STAGES = ("base", "sft", "mg_grpo", "control")
@@ -50,8 +53,10 @@ def run(config: ConfigDict, workdir: Path) -> None:
     began, console = time.monotonic(), Console()
     _check(config)
     run_folder.claim(workdir, config)
+    signal.signal(signal.SIGTERM, _preempted)
     log = EventLog(workdir)
-    log.write("run", config=config.to_dict(), environment=run_folder.environment())
+    if not read_events(workdir, "run"):
+        log.write("run", config=config.to_dict(), environment=run_folder.environment())
     say = _teller(console, began)
     context, splits = _context(config, workdir, log, console, say)
     _stages(context, splits, say)
@@ -60,6 +65,11 @@ def run(config: ConfigDict, workdir: Path) -> None:
         report = write_report(workdir, splits["test"].records, config.run.seed)
         tables.print_stage_table(workdir, console)
         say(f"tables in {workdir / 'tables'}, report in {report}")
+
+
+def _preempted(number: int, frame: FrameType | None) -> None:
+    """SIGTERM outside a stage: what is being made is made in whole files or appended lines, so it may end at once."""
+    raise Preempted
 
 
 def _check(config: ConfigDict) -> None:
@@ -144,9 +154,11 @@ def _stages(context: Context, splits: Mapping[str, Split], say: Callable[[str], 
         for blank in blanked:
             policy = ModelPolicy(params, context.model, context.tokenizer, config, f"{stage}, {weights}", blank)
             summary = evaluate(policy, splits["test"], workdir, stage, judge, config, say)
-            r5 = summary["tasks"]["all"]["R5"]
-            context.log.write("evaluation", stage=summary["stage"], n=summary["n"], R5=r5["mean_valid"])
-            say(f"{summary['stage']}: R5 {r5['mean_valid']:.3f} on {summary['n']} questions")
+            r5, name = summary["tasks"]["all"]["R5"], summary["stage"]
+            told = {"stage": name, "n": summary["n"], "R5": r5["mean_valid"]}
+            if all(told.items() - event.items() for event in read_events(workdir, "evaluation")):
+                context.log.write("evaluation", **told)
+            say(f"{name}: R5 {r5['mean_valid']:.3f} on {summary['n']} questions")
 
 
 def _base(context: Context) -> Tree:

@@ -48,7 +48,7 @@ def test_calls_under_way_count_with_the_most_they_can_cost():
     assert budget.settle(first) == 0
     budget.settle(budget.reserve(1000, 500), 1000, 500)
     assert budget.spent == pytest.approx(0.006)
-    assert not budget.crowded(1000, 5)
+    assert not budget.crowded(100, 5)
     assert not budget.crowded(1_000_000, 5)
 
 

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evads_jax.sampling import SamplingConfig
+from evads_jax.sampling import choose as choosing
 from evads_jax.sampling.choose import choose, cumulative_sum, inverse_cdf, nucleus
 
 WEIGHTS = st.lists(st.sampled_from([0.0, 0.0, 1e-6, 0.3, 1.0, 7.0]), min_size=1, max_size=200).filter(any)
@@ -18,6 +19,12 @@ def test_the_inverse_cdf_takes_the_token_that_the_number_falls_on(weights, unifo
     assert weights[token] > 0
     slack = 1e-5 * total[-1]
     assert total[token] - weights[token] - slack <= uniform * total[-1] <= total[token] + slack
+
+
+def test_rounding_in_the_sum_never_draws_a_token_of_no_weight(monkeypatch):
+    weights, rounded = jnp.array([[1.0, 0.0, 1.0]]), jnp.array([[1.0, 1.0001, 2.0]])
+    monkeypatch.setattr(choosing, "cumulative_sum", lambda _: rounded)
+    assert inverse_cdf(weights, jnp.array([0.5])).tolist() == [2]
 
 
 @given(st.lists(st.floats(0, 100, width=32), min_size=1, max_size=300))

@@ -18,6 +18,7 @@ RATE = 2
 # Speech of rendered ads is a tone per sentence, on every machine, so that shards do not depend on what is installed.
 AUDIO = "tones"
 
+PRODUCT_SCALE = (39, 45)  # pixels to a unit of the silhouettes, which are about two units wide or high
 _MARGIN = 4  # the camera moves within so many pixels around the frame
 _CANVAS = SIDE + 2 * _MARGIN
 
@@ -38,17 +39,16 @@ def _draw_scene(script: AdScript, scene: Scene, colour: np.ndarray, rng: np.rand
     background = drawing.draw_setting(scene.setting.key, _CANVAS, rng).clip(0, 255).astype(np.uint8)
     canvas = Image.fromarray(background)
     skin = drawing.surface(script.material.key, colour * rng.uniform(0.92, 1.05), _CANVAS, rng)
-    place = _CANVAS / 2 + rng.uniform(-3, 3, 2)
+    place = _CANVAS / 2 + rng.uniform(-3, 3, 2) + (0, 4)
     drawing.draw_card(canvas, (place[0], place[1]), rng.uniform(48, 52))
     drawing.draw_product(
-        canvas, script.product.key, skin, (place[0], place[1]), rng.uniform(39, 45), rng.uniform(-0.07, 0.07)
+        canvas, script.product.key, skin, (place[0], place[1]), rng.uniform(*PRODUCT_SCALE), rng.uniform(-0.07, 0.07)
     )
-    # The prop stands in front, in one of the corners.
-    corner = rng.choice([-1, 1], 2)
-    prop = _CANVAS / 2 + corner * rng.uniform(40, 44, 2)
-    drawing.draw_prop(canvas, scene.prop.key, (prop[0], prop[1]), rng.uniform(14, 16))
-    # The overlay goes to the prop's other end of the frame, within what the camera always sees.
-    draw_overlay(canvas, scene.overlay, middle=_CANVAS - 17 if corner[1] < 0 else 17)
+    # The prop stands in front, in one of the lower corners; the overlay at the top, where the camera always sees it.
+    across, down = rng.uniform(40, 44, 2)
+    prop = (_CANVAS / 2 + rng.choice([-1, 1]) * across, _CANVAS / 2 + down)
+    drawing.draw_prop(canvas, scene.prop.key, prop, rng.uniform(16, 18))
+    draw_overlay(canvas, scene.overlay, middle=2 * _MARGIN + 8)
     return _pan(np.asarray(canvas), rng)
 
 

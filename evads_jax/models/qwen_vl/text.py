@@ -72,10 +72,8 @@ def prefill(params: Params, config: QwenVLConfig, prompt: PromptBatch, features:
       features: the vision tower's output for `prompt.video`.
     """
     B, T = prompt.tokens.shape
-    real = jnp.arange(T) < prompt.lengths[:, None]
-    x, deepstack = _embed_prompt(params, config, prompt, features, real)
-    positions = jnp.where(real[..., None], prompt.positions, 0).reshape(B * T, 3)
-    rotation = mrope.rotation(positions, config)
+    x, deepstack = _embed_prompt(params, config, prompt, features)
+    rotation = mrope.rotation(jnp.reshape(prompt.positions, (B * T, 3)), config)
     rows = jnp.arange(B) * T + jnp.maximum(prompt.lengths - 1, 0)
 
     def project_cached(x, layer):
@@ -174,8 +172,9 @@ def head(params: Params, config: QwenVLConfig, hidden: Float[Array, "n D"]) -> F
     )
 
 
-def _embed_prompt(params: Params, config: QwenVLConfig, prompt: PromptBatch, features: VisionFeatures, real):
+def _embed_prompt(params: Params, config: QwenVLConfig, prompt: PromptBatch, features: VisionFeatures):
     """Input of the first layer, and what DeepStack adds after the first ones, each [B·T, D]."""
+    real = jnp.arange(prompt.tokens.shape[1]) < prompt.lengths[:, None]
     is_video = (real & (prompt.video_index >= 0)).reshape(-1, 1)
     # One gather for the tokens and all DeepStack features, laid side by side.
     table = jnp.concatenate([features.tokens, *features.deepstack], axis=1)

@@ -8,7 +8,7 @@ from PIL import Image
 from evads_jax.data import media
 from evads_jax.data.makers import DrawAds, Sampling
 from evads_jax.data.render import draw_script, draw_video, drawing, vocabulary
-from evads_jax.data.render.video import SIDE, draw_frames
+from evads_jax.data.render.video import PRODUCT_SCALE, SIDE, draw_frames
 
 SAMPLING = Sampling(frame_rate=1.0, max_frames=6, size=64, multiple=16)
 
@@ -45,7 +45,7 @@ def test_frames_of_one_scene_are_alike_and_those_of_two_scenes_are_not():
 
 def test_every_product_covers_two_fifths_of_the_frame_in_every_scene():
     for product in vocabulary.PRODUCTS:
-        for scale in (31, 40):
+        for scale in PRODUCT_SCALE:
             image = Image.new("RGB", (SIDE, SIDE))
             skin = np.full((SIDE, SIDE, 3), 255.0)
             drawing.draw_product(image, product.key, skin, (64, 64), scale, 0.0)

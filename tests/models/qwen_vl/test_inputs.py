@@ -78,15 +78,15 @@ def test_a_split_prompt_and_its_suffix_are_the_whole_prompt():
 
 def test_collating_gives_each_video_token_its_row():
     short = builder().build(TEXT, [], split=True)
-    prompts = [builder().build(TEXT, [Clip(frames(4, CELL, 2 * CELL), (0, 1, 2, 3))], split=True), short]
+    prompts = [short, builder().build(TEXT, [Clip(frames(4, CELL, 2 * CELL), (0, 1, 2, 3))], split=True)]
     batch = collate_prompts(prompts, T=100, units=3, patches=16, config=tiny.CONFIG)
     assert batch.tokens.shape == (2, 100)
     assert batch.video.patches.shape == (6, 16, SIZES.patch_values)
     assert batch.lengths.tolist() == [len(p.tokens) for p in prompts]
-    assert batch.video.grid.tolist() == [[2, 4], [2, 4], [0, 0], [0, 0], [0, 0], [0, 0]]
-    assert batch.video_index[0][batch.video_index[0] >= 0].tolist() == [0, 1, 4, 5]
-    assert (batch.video_index[1] == -1).all()
-    np.testing.assert_array_equal(batch.video.patches[1, :8], prompts[0].units[1])
+    assert batch.video.grid.tolist() == [[0, 0], [0, 0], [0, 0], [2, 4], [2, 4], [0, 0]]
+    assert batch.video_index[1][batch.video_index[1] >= 0].tolist() == [12, 13, 16, 17]
+    assert (batch.video_index[0] == -1).all()
+    np.testing.assert_array_equal(batch.video.patches[4, :8], prompts[1].units[1])
     assert np.array_equal(batch.tokens == Letters.ids.video_pad, batch.video_index >= 0)
 
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evads_jax.models.qwen_vl import scoring, text
+from evads_jax.models.qwen_vl import encode_video, scoring, text
 from evads_jax.models.qwen_vl.scoring import from_logits
 
 from . import naive, tiny
@@ -97,6 +97,21 @@ def test_scores_and_gradients_in_float32_are_as_close_as_float32_is(expected):
 def test_padding_never_matters_whatever_it_holds(expected):
     batch = {"garbage": np.random.default_rng(3), "pad_tokens": 3, "pad_units": 1}
     assert_same(ours(batch=batch), expected, 1e-10)
+
+
+def test_features_that_no_token_names_may_be_nan():
+    prompt, _ = tiny.batch(garbage=np.random.default_rng(5))
+    features = encode_video(PARAMS, tiny.CONFIG, prompt.video)
+    named = jnp.isin(jnp.arange(len(features.tokens)), np.concatenate([*map(np.asarray, real_indices(prompt))]))
+    broken = jax.tree.map(lambda rows: jnp.where(named[:, None], rows, jnp.nan), features)
+    run = jax.jit(text.prefill, static_argnums=1)
+    last, expected_last = (run(PARAMS, tiny.CONFIG, prompt, f).last for f in (broken, features))
+    np.testing.assert_array_equal(last, expected_last)
+
+
+def real_indices(prompt):
+    """The rows of the vision output that each prompt's real tokens name."""
+    return [row[:n][row[:n] >= 0] for row, n in zip(np.asarray(prompt.video_index), tiny.LENGTHS, strict=True)]
 
 
 def test_the_first_token_is_predicted_from_the_prompts_last():

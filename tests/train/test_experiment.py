@@ -1,0 +1,91 @@
+"""The whole job, from a config to tables and report, on drawn ads and a model of a few thousand parameters."""
+
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+
+from evads_jax.errors import UserError
+from evads_jax.events import read_events
+from evads_jax.train import experiment
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+STAGES = ("base", "sft", "mg_grpo", "control")
+
+
+def small(**changes):
+    config = runpy.run_path(str(CONFIGS / "mg_grpo.py"))["get_config"]("smoke")
+    config.data.update(videos_sft=4, videos_rl=4, videos_validation=2, videos_test=2, records_per_shard=4)
+    config.data.update(frame_size=32, prompt_tokens=232)
+    config.model.update(
+        width=16, layers=2, heads=2, kv_heads=1, head_width=8, mlp_width=16, mrope_sections=(2, 1, 1),
+        vision_width=8, vision_layers=1, vision_heads=1, vision_mlp_width=8, vision_position_grid=2,
+        vision_deepstack=(0,),
+    )  # fmt: skip
+    config.sft.update(batch_videos=2, max_steps=2, validate_every=2)
+    config.rl.update(batch_prompts=2, group=2, max_steps=1, max_new_tokens=8)
+    config.eval.update(batch_prompts=4, max_new_tokens=8, bootstrap=50)
+    config.control.steps = 1
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("experiment") / "w"
+    experiment.run(small(), workdir)
+    return workdir
+
+
+def test_every_stage_is_evaluated_and_shown(finished):
+    for stage in (*STAGES, "chance", "mg_grpo_blanked"):
+        summary = json.loads((finished / "evaluation" / stage / "summary.json").read_text())
+        assert summary["n"] == 10
+        assert set(summary["tasks"]) == {"BP", "CM", "ML", "CI", "RC", "all"}
+    assert (finished / "tables" / "main.md").exists()
+    report = (finished / "report.html").read_text()
+    assert all(stage in report for stage in STAGES)
+
+
+def test_a_second_call_asks_and_trains_nothing_again(finished):
+    kept = ("events.jsonl", *(f"evaluation/{stage}/predictions.jsonl" for stage in STAGES))
+    before = [(finished / name).read_bytes() for name in kept]
+    experiment.run(small(), finished)
+    assert [(finished / name).read_bytes() for name in kept] == before
+
+
+def test_the_events_tell_each_stage_once_and_the_environment(finished):
+    assert [event["stage"] for event in read_events(finished, "stage_end")] == ["sft", "mg_grpo", "control"]
+    (run,) = read_events(finished, "run")
+    assert run["environment"]["jax"]
+    assert run["config"]["rl"]["reward"] == "mg"
+
+
+def test_another_reward_starts_from_the_sft_of_an_earlier_run(finished, tmp_path):
+    changes = {"rl.reward": "strict", "run.sft_from": str(finished), "run.stages": ("mg_grpo",), "eval.blank_too": ()}
+    experiment.run(small(**changes), tmp_path / "strict")
+    assert not (tmp_path / "strict" / "shards").exists()
+    assert (tmp_path / "strict" / "evaluation" / "mg_grpo" / "summary.json").exists()
+
+
+def test_a_work_directory_of_another_config_is_refused(finished):
+    with pytest.raises(UserError, match=r"rl\.group was 2, is 3"):
+        experiment.run(small(**{"rl.group": 3}), finished)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"run.stages": ("base", "rlhf")}, "unknown stage 'rlhf'"),
+        ({"run.stages": ("sft", "base")}, "out of order"),
+        ({"run.stages": ("base", "mg_grpo")}, "starts from sft"),
+        ({"run.stages": ("sft", "control"), "control.steps": None}, "lasts as long as mg_grpo"),
+        ({"run.sft_from": "/nowhere"}, "no finished sft stage"),
+        ({"rl.loss": "ppo"}, "unknown loss 'ppo'"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_made(tmp_path, changes, told):
+    with pytest.raises(UserError, match=told):
+        experiment.run(small(**changes), tmp_path / "w")
+    assert not (tmp_path / "w" / "shards").exists()
