@@ -15,7 +15,9 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["evads_jax", "evads_jax.*"]),
-    package_data={"evads_jax": ["py.typed"]},
+    package_data={
+        "evads_jax": ["py.typed", "judge/prompts/*/*.toml", "benchmark/qa/*.tsv", "benchmark/qa/prompts/*/*.toml"]
+    },
     install_requires=[
         JAX,
         "flax>=0.12.8,<0.13",
@@ -32,6 +34,10 @@ setup(
         "safetensors>=0.8,<0.9",
         "tokenizers>=0.23.3,<0.24",
         "jaxtyping>=0.3,<0.4",
+        "numpy>=2,<3",
+        "etils>=1.12,<2",
+        "absl-py>=2.1,<3",
+        "h11>=0.14,<1",
         "av>=18,<19",
         "pillow>=12,<14",
         "pyarrow>=25,<27",

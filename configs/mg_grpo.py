@@ -160,9 +160,25 @@ def _smoke(config: ml_collections.ConfigDict) -> None:
 
 
 def _evads(config: ml_collections.ConfigDict) -> None:
-    """The released annotations, with stand-in videos drawn from them; name their folder in data.annotations."""
-    config.data.source = "annotations"
+    """The released annotations; name their folder in data.annotations, and their mp4s', if at hand, in data.videos.
+
+    Every released video and row is used, in the three released prompt formats; a tenth of the videos is held out.
+    For two cores, prompts are cut to 640 tokens and questions with their target to 256: what is lost is counted in the
+    report. The small model learns the form of the data and little else; nothing is claimed beyond a falling loss.
+    """
     config.run.language = "zh"
+    config.data.source = "annotations"
+    for split in ("sft", "rl", "validation", "test"):
+        config.data[f"videos_{split}"] = 0
+    config.data.format_sft, config.data.format_rl = "sft_released", "rl_released"
+    config.data.format_eval = "eval_released"
+    config.data.max_frames = 8
+    config.data.frame_rate = 0.2  # the median video has 33 seconds
+    config.data.prompt_tokens, config.data.suffix_tokens = 640, 256
+    config.tokenizer.vocabulary = 4096
+    config.sft.batch_videos, config.sft.max_steps = 4, 600
+    config.rl.batch_prompts, config.rl.max_steps = 8, 40
+    config.rl.max_new_tokens = config.eval.max_new_tokens = 192
 
 
 def _openai(config: ml_collections.ConfigDict) -> None:

@@ -66,7 +66,7 @@ def test_a_leak_is_the_answer_in_a_row_or_most_of_its_words():
 
 def test_near_duplicates_are_found_by_pairs_of_words():
     assert similarity("What colour is the kettle?", "what colour is the KETTLE") == 1
-    assert similarity("这款水壶是什么颜色？", "这款水壶是什么材质？") == pytest.approx(7 / 11)
+    assert similarity("这款水壶是什么颜色？", "这款水壶是什么材质？") == pytest.approx(6 / 10)
     others = ["What is said about the price?", "What colour is the kettle?"]
     assert duplicates("What colour is the kettle, then?", others, Limits())
     assert not duplicates("Which brand is it?", others, Limits())
