@@ -1,5 +1,6 @@
 """The endpoint judge against a real server on loopback that fails by script."""
 
+import asyncio
 import dataclasses
 import json
 import logging
@@ -17,9 +18,9 @@ from ml_collections import ConfigDict
 
 from evads_jax.data.records import Event
 from evads_jax.errors import UserError
-from evads_jax.judge.budget import BudgetSpent
+from evads_jax.judge.budget import Budget, BudgetSpent
 from evads_jax.judge.cache import VerdictCache
-from evads_jax.judge.endpoint import Endpoint, EndpointSettings
+from evads_jax.judge.endpoint import ChatReply, Endpoint, EndpointSettings
 from evads_jax.judge.openai import OpenAIJudge, from_config
 from evads_jax.judge.pace import EndpointDown
 from evads_jax.judge.verdict import GRID, JudgeRequest, Missing, Verdict
@@ -175,6 +176,19 @@ class TestBreaker:
             judge = make(server, tmp_path, {"retries": 0, "patience": 0.3})
             with pytest.raises(EndpointDown, match="nothing received is lost"):
                 judge.judge(requests(1))
+
+    def test_failures_during_a_pause_are_charged_to_no_request(self):
+        endpoint = Endpoint(EndpointSettings("http://h", "m", key_env="", retries=0), Budget("m", ()))
+        good = ChatReply("Score: 0.5", True, 1, 1, 0.0)
+        outcomes = [("HTTP 503", None)] * 3 + [(good, None)]
+
+        async def attempt(payload, expected):
+            endpoint._successes += 1  # others' successes, so that giving up would be allowed
+            endpoint.breaker.is_open = len(outcomes) > 1
+            return outcomes.pop(0)
+
+        endpoint._attempt = attempt
+        assert asyncio.run(endpoint.complete([{"role": "user", "content": "x"}])) is good
 
     def test_many_retries_pause_the_run_too(self, tmp_path):
         lines = []
