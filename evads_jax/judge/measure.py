@@ -1,6 +1,6 @@
 """Measures the lexical judge on annotated questions and writes the tables into its documentation.
 
-    python -m evads_jax.judge.measure --annotations=../shared/data/evads --out=docs/lexical_judge.md
+    python -m evads_jax.judge.measure --annotations=DIR --out=docs/lexical_judge.md
 
 What stands between the two markers of the file is replaced; the rest is left alone.
 """

@@ -1,6 +1,6 @@
 """How much of what the released clues put in quotation marks stands in their videos' events; writes the tables.
 
-    python -m evads_jax.benchmark.qa.measure_quotes --annotations=../shared/data/evads --out=docs/qa_quotes.md
+    python -m evads_jax.benchmark.qa.measure_quotes --annotations=DIR --out=docs/qa_quotes.md
 
 What stands between the two markers of the file is replaced; the rest is left alone. With `--sample` it prints a
 seeded sample of strings that were not found, each in its sentence, for labelling by hand; `quote_labels.tsv`, beside
