@@ -148,7 +148,7 @@ def _rendered() -> ml_collections.ConfigDict:
 
 
 def _smoke(config: ml_collections.ConfigDict) -> None:
-    """Every stage in a minute: it shows that the parts fit, and teaches nothing."""
+    """Every stage with a few steps: it shows that the parts fit, and teaches nothing."""
     config.run.stages = ("base", "sft", "mg_grpo", "control")
     config.data.videos_sft, config.data.videos_rl = 16, 16
     config.data.videos_validation, config.data.videos_test = 8, 8

@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -8,14 +6,10 @@ from evads_jax.data.records import Event, Example, Question
 from evads_jax.errors import UserError
 from evads_jax.judge import measure
 
-RELEASED = Path(__file__).parents[2] / "../shared/data/evads"
-
 
 @pytest.fixture(scope="module")
-def released():
-    if not RELEASED.is_dir():
-        pytest.skip("the released annotations are not here")
-    return [e for file in read_folder(RELEASED).values() for e in file.examples]
+def released(released_annotations):
+    return [e for file in read_folder(released_annotations).values() for e in file.examples]
 
 
 @pytest.fixture

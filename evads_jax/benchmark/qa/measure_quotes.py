@@ -3,7 +3,7 @@
     python -m evads_jax.benchmark.qa.measure_quotes --annotations=DIR --out=docs/qa_quotes.md
 
 What stands between the two markers of the file is replaced; the rest is left alone. With `--sample` it prints a
-seeded sample of strings that were not found, each in its sentence, for labelling by hand; `quote_labels.tsv`, beside
+seeded sample of strings that were not found, each in its sentence, for labelling; `quote_labels.tsv`, beside
 this module, holds the labels that the second table counts.
 """
 
@@ -86,7 +86,7 @@ def _worst(parts: Sequence[str], texts: Sequence[str]) -> str:
 
 
 def read_labels() -> dict[tuple[str, str], str]:
-    """The labels given by hand: (question's id, string) → label."""
+    """The labels, given by a language model and unchecked: (question's id, string) → label."""
     file = resources.files("evads_jax.benchmark.qa") / "quote_labels.tsv"
     rows = csv.reader(file.read_text(encoding="utf-8").splitlines(), delimiter="\t")
     return {(row[0], row[1]): row[2] for row in rows}
@@ -115,7 +115,12 @@ def report(found: Sequence[Quoted], labels: dict[tuple[str, str], str], rows: in
         )
     drawn = sample(found)
     counted = collections.Counter(labels.get((quote.id, quote.text), "not labelled") for quote in drawn)
-    lines += ["", f"{len(drawn)} of those not found, drawn with seed {SEED} and labelled by hand:", ""]
+    lines += [
+        "",
+        f"{len(drawn)} of those not found, drawn with seed {SEED} and labelled by a language model "
+        "in one pass, not yet checked by a person:",
+        "",
+    ]
     lines += ["| label | strings |", "|---|---:|"]
     lines += [f"| {LABELS[label]} | {counted[label]} |" for label in LABELS]
     if counted["not labelled"]:
