@@ -75,4 +75,6 @@ $(PEERS)/.ready: requirements/peers.txt setup.py
 	@echo "installing torch, transformers and trl beside evads_jax (some minutes, once)"
 	@$(PYTHON) -m venv $(PEERS)
 	@$(PEERS)/bin/python $(PIP) -r requirements/peers.txt && $(PEERS)/bin/python $(PIP) --no-deps -e .
+	@# Apart, where only the test of the official processors finds it: it cannot be imported beside a torch for CPU as it is.
+	@$(PEERS)/bin/python $(PIP) --no-deps --upgrade --target $(PEERS)/torchvision torchvision==0.28.0
 	@touch $@

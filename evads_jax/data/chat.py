@@ -1,9 +1,13 @@
-r"""The one chat format, Qwen3-VL's: prompt and videos → token ids, video tokens expanded once and counted.
+r"""The chat format of Qwen's VL models: prompt and videos → token ids, video tokens expanded once and counted.
 
     <|im_start|>user\n
     <0.5 seconds><|vision_start|><|video_pad|>…<|vision_end|>   once per frame group
     PROMPT<|im_end|>\n<|im_start|>assistant\n
     COMPLETION<|im_end|>
+
+That is Qwen3-VL's; in Qwen2.5-VL's, a system turn comes first and the tokens of all frame groups of a video stand in
+one pair of `<|vision_start|>` and `<|vision_end|>`, without seconds (`Layout`). An image is one group of
+`<|image_pad|>`, without seconds in both.
 
 Annotations, questions and completions are text: whatever they spell, they give no special token. Only this module's own
 strings and a format's constant parts do (`<think>` in the closing instruction is one token, as for Qwen's own
@@ -20,16 +24,34 @@ USER, ASSISTANT = f"{IM_START}user\n", f"{IM_END}\n{IM_START}assistant\n"
 
 
 @dataclasses.dataclass(frozen=True)
+class Layout:
+    """How a family writes a prompt.
+
+    Attributes:
+      system: what the system turn says; empty for no such turn.
+      timestamps: each frame group of a video stands in a pair of vision tags of its own, behind its second. Otherwise
+        all groups stand in one pair.
+      wrapped: with timestamps, a pair of vision tags around the whole video besides.
+    """
+
+    system: str = ""
+    timestamps: bool = True
+    wrapped: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class VideoSpan:
-    """The place that one video takes in a prompt.
+    """The place that one video, or one image, takes in a prompt.
 
     Attributes:
       timestamps: seconds at which each frame group (temporal unit) stands.
       tokens_per_group: video tokens of a group: its grid's height · width after merging.
+      image: whether it is an image: one group of image tokens, whose time is not written.
     """
 
     timestamps: tuple[float, ...]
     tokens_per_group: int
+    image: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +69,9 @@ class ChatIds:
     video_spans: list[tuple[int, int]]
 
 
-def encode_prompt(tokenizer: Tokenizer, prompt: PromptText, videos: Sequence[VideoSpan], split: bool) -> ChatIds:
+def encode_prompt(
+    tokenizer: Tokenizer, prompt: PromptText, videos: Sequence[VideoSpan], split: bool, layout: Layout = Layout()
+) -> ChatIds:
     """The ids of a prompt up to where the completion starts.
 
     Prefix and suffix are always tokenised apart, so that `prefix + suffix` is the same list with and without `split`.
@@ -57,20 +81,18 @@ def encode_prompt(tokenizer: Tokenizer, prompt: PromptText, videos: Sequence[Vid
       prompt: the prompt's parts.
       videos: the videos, in the order in which they are shown; empty for a prompt without video.
       split: whether the suffix is returned apart, to share the prefix among the questions of one video.
+      layout: the family's.
 
     Raises:
-      ValueError: a video has no frame group or no tokens.
+      ValueError: a video has no frame group or no tokens, or an image more than one group.
     """
-    prefix = tokenizer.encode(USER, specials=True)
-    spans = []
+    system = f"{IM_START}system\n{layout.system}{IM_END}\n" if layout.system else ""
+    prefix = tokenizer.encode(system + USER, specials=True)
+    spans: list[tuple[int, int]] = []
     for video in videos:
-        if not video.timestamps or video.tokens_per_group < 1:
-            raise ValueError(f"a video in a prompt needs frame groups and tokens, got {video}")
-        for seconds in video.timestamps:
-            prefix += tokenizer.encode(f"<{seconds:.1f} seconds>{VISION_START}", specials=True)
-            spans.append((len(prefix), video.tokens_per_group))
-            prefix += [tokenizer.ids.video_pad] * video.tokens_per_group
-            prefix.append(tokenizer.ids.vision_end)
+        if not video.timestamps or video.tokens_per_group < 1 or (video.image and len(video.timestamps) > 1):
+            raise ValueError(f"a video in a prompt needs frame groups and tokens, an image one group, got {video}")
+        _add_video(prefix, spans, tokenizer, video, layout)
     prefix += _encode(tokenizer, [(prompt.head + "".join(prompt.events), False), (prompt.tail, True)])
     suffix = _encode(tokenizer, [(prompt.question, False), (prompt.closing, True)])
     suffix += tokenizer.encode(ASSISTANT, specials=True)
@@ -84,15 +106,18 @@ def check_video_tokens(ids: Sequence[int], tokenizer: Tokenizer, videos: Sequenc
     Raises:
       ValueError: it does not.
     """
-    expected = sum(len(video.timestamps) * video.tokens_per_group for video in videos)
-    found = sum(i == tokenizer.ids.video_pad for i in ids)
-    if found != expected:
-        raise ValueError(f"the prompt holds {found} video tokens, its grid gives {expected}")
+    for pad, image in ((tokenizer.ids.video_pad, False), (tokenizer.ids.image_pad, True)):
+        spans = [video for video in videos if video.image == image]
+        expected = sum(len(span.timestamps) * span.tokens_per_group for span in spans)
+        found = sum(i == pad for i in ids)
+        if found != expected:
+            kind = "image" if image else "video"
+            raise ValueError(f"the prompt holds {found} {kind} tokens, its grid gives {expected}")
 
 
-def overhead(tokenizer: Tokenizer, videos: Sequence[VideoSpan]) -> int:
+def overhead(tokenizer: Tokenizer, videos: Sequence[VideoSpan], layout: Layout = Layout()) -> int:
     """Tokens that the chat format and the videos add to a prompt's text: `prompts.fit`'s budget is T minus these."""
-    empty = encode_prompt(tokenizer, PromptText("", (), "", "", ""), videos, split=False)
+    empty = encode_prompt(tokenizer, PromptText("", (), "", "", ""), videos, split=False, layout=layout)
     return len(empty.prefix)
 
 
@@ -117,6 +142,27 @@ def decode_completion(tokenizer: Tokenizer, ids: Iterable[int]) -> str:
             break
         kept.append(int(i))
     return tokenizer.decode(kept)
+
+
+def _add_video(
+    ids: list[int], spans: list[tuple[int, int]], tokenizer: Tokenizer, video: VideoSpan, layout: Layout
+) -> None:
+    """Appends a video or an image to `ids`, and the place of each of its groups to `spans`."""
+    special, groups = tokenizer.ids, len(video.timestamps)
+    pad = special.image_pad if video.image else special.video_pad
+    if video.image or not layout.timestamps:
+        ids.append(special.vision_start)
+        spans += [(len(ids) + i * video.tokens_per_group, video.tokens_per_group) for i in range(groups)]
+        ids += [pad] * (groups * video.tokens_per_group)
+        ids.append(special.vision_end)
+        return
+    ids += [special.vision_start] * layout.wrapped
+    for seconds in video.timestamps:
+        ids += tokenizer.encode(f"<{seconds:.1f} seconds>{VISION_START}", specials=True)
+        spans.append((len(ids), video.tokens_per_group))
+        ids += [pad] * video.tokens_per_group
+        ids.append(special.vision_end)
+    ids += [special.vision_end] * layout.wrapped
 
 
 def _encode(tokenizer: Tokenizer, parts: Iterable[tuple[str, bool]]) -> list[int]:

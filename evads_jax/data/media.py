@@ -7,10 +7,10 @@ sound is data (`audio is None`), not a failure.
 import dataclasses
 import io
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -50,6 +50,23 @@ class MediaFailure:
     detail: str
 
 
+@dataclasses.dataclass(frozen=True)
+class Numbered:
+    """Frames of a video that were asked for by their number.
+
+    Attributes:
+      frames: as `decode_at`'s `convert` gave them.
+      indices: their numbers, counted from 0 in the order in which they are shown.
+      total: frames of the whole video.
+      rate: its mean frame rate.
+    """
+
+    frames: list[np.ndarray]
+    indices: tuple[int, ...]
+    total: int
+    rate: float
+
+
 def decode(path: str | Path, frame_rate: float, max_frames: int, size: int, multiple: int = 1) -> Media | MediaFailure:
     """Reads a video.
 
@@ -64,6 +81,27 @@ def decode(path: str | Path, frame_rate: float, max_frames: int, size: int, mult
       size: frames are scaled, with their shape kept, to fit a square of so many pixels.
       multiple: height and width are rounded to a multiple of this, at least one.
     """
+    return _opened(path, lambda container: _decode(container, frame_rate, max_frames, size, multiple))
+
+
+def decode_at(
+    path: str | Path,
+    choose: Callable[[int, float], Sequence[int] | np.ndarray],
+    convert: Callable[[np.ndarray, int], np.ndarray],
+) -> Numbered | MediaFailure:
+    """Reads the frames of chosen numbers, as the processors of published models ask for them.
+
+    Args:
+      path: the file.
+      choose: (number of frames, mean frame rate) → numbers of the frames to take, increasing.
+      convert: (RGB frame, number of frames to take) → what is kept of it; called as frames are decoded, so that one
+        is held in full size only.
+    """
+    return _opened(path, lambda container: _decode_at(container, choose, convert))
+
+
+def _opened(path: str | Path, read: Callable[[av.container.InputContainer], Any]) -> Any:
+    """What `read` gives for an opened file, or why it could not be read."""
     path = Path(path)
     if not path.is_file():
         return MediaFailure("missing", "no such file")
@@ -73,10 +111,37 @@ def decode(path: str | Path, frame_rate: float, max_frames: int, size: int, mult
         return MediaFailure("truncated", f"{lost} bytes of its last box are missing")
     try:
         with av.open(str(path)) as container:
-            return _decode(container, frame_rate, max_frames, size, multiple)
+            return read(container)
     except (av.FFmpegError, OSError, ValueError) as error:
         detail = " ".join(str(error).split())
         return MediaFailure("undecodable", detail.replace(str(path), path.name) or type(error).__name__)
+
+
+def _decode_at(
+    container: av.container.InputContainer,
+    choose: Callable[[int, float], Sequence[int] | np.ndarray],
+    convert: Callable[[np.ndarray, int], np.ndarray],
+) -> Numbered | MediaFailure:
+    if not container.streams.video:
+        return MediaFailure("no_video", f"{len(container.streams)} streams, none of them video")
+    video = container.streams.video[0]
+    total, rate = video.frames, float(video.average_rate or 0)
+    if not total:  # the file does not state it
+        total = sum(packet.pts is not None for packet in container.demux(video))
+        container.seek(0)
+    if not total or not rate:
+        return MediaFailure("zero_duration", "no frame could be decoded")
+    wanted = tuple(int(index) for index in choose(total, rate))
+    chosen, frames, indices = set(wanted), [], []
+    for index, frame in enumerate(container.decode(video)):
+        if index in chosen:
+            frames.append(convert(frame.to_ndarray(format="rgb24"), len(wanted)))
+            indices.append(index)
+        if index >= wanted[-1]:
+            break
+    if not frames:
+        return MediaFailure("zero_duration", "no frame could be decoded")
+    return Numbered(frames, tuple(indices), total, rate)
 
 
 def _missing_bytes(path: Path) -> int:

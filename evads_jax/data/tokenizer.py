@@ -266,6 +266,18 @@ def load_tokenizer(kind: str, path: str | Path) -> Tokenizer:
         raise UserError("no readable tokenizer", str(file), "set tokenizer.path to the folder that holds it") from error
 
 
+def find_tokenizer(folder: str | Path) -> Tokenizer:
+    """The tokenizer of a checkpoint folder: `tokenizer.model` in an export of a small model, else `tokenizer.json`.
+
+    Such an export has both; only the first keeps specials out of texts exactly as in training.
+
+    Raises:
+      UserError: as `load_tokenizer`.
+    """
+    small = (Path(folder) / "tokenizer.model").is_file()
+    return load_tokenizer("sentencepiece" if small else "huggingface", folder)
+
+
 def _without_rare(texts: list[str], most: int) -> list[str]:
     """The texts, cut where a character stands that is not among the `most` most frequent ones.
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+TILE = 1024  # tokens
 MASKED = -1e30  # finite: a row without any visible key stays finite, and its result is never used
 
 
@@ -23,14 +24,35 @@ def prompt_attention(
 ) -> Float[Array, "B T N H"]:
     """Causal attention of right-padded prompts; the rows of padded tokens are meaningless but finite.
 
-    No length is needed: a real token never looks to its right, where the padding is.
+    No length is needed: a real token never looks to its right, where the padding is. The logits of at most `TILE`
+    tokens exist at one time, in the forward and in the backward pass.
     """
-    B, T, N, H = q.shape
+    T = q.shape[1]
+    if T <= TILE:
+        return _causal(q, k, v, np.tri(T, dtype=bool))
+    tiles = -(-T // TILE)
+    size = -(-T // tiles)
+    padded = jnp.pad(q, ((0, 0), (0, tiles * size - T), (0, 0), (0, 0)))
+
+    @jax.checkpoint
+    def tile(queries, start):
+        return _causal(queries, k, v, start + jnp.arange(size)[:, None] >= jnp.arange(T))
+
+    queries = padded.reshape(q.shape[0], tiles, size, *q.shape[2:]).swapaxes(0, 1)
+    out = jax.lax.map(lambda inputs: tile(*inputs), (queries, size * jnp.arange(tiles)))
+    return out.swapaxes(0, 1).reshape(padded.shape)[:, :T]
+
+
+def _causal(
+    q: Float[Array, "B M N H"], k: Float[Array, "B K T H"], v: Float[Array, "B K T H"], mask: Array | np.ndarray
+) -> Float[Array, "B M N H"]:
+    """Attention of some tokens of each prompt to those of its tokens that the mask [M, T] shows."""
+    B, M, N, H = q.shape
     K = k.shape[1]
-    rows = q.reshape(B, T, K, N // K, H).transpose(0, 2, 1, 3, 4).reshape(B, K, T * (N // K), H)
-    causal = np.repeat(np.tri(T, dtype=bool), N // K, axis=0)
-    out = _softmax_average([_logits(rows, k, causal)], [v]).astype(q.dtype)
-    return out.reshape(B, K, T, N // K, H).transpose(0, 2, 1, 3, 4).reshape(B, T, N, H)
+    rows = q.reshape(B, M, K, N // K, H).transpose(0, 2, 1, 3, 4).reshape(B, K, M * (N // K), H)
+    repeated = (np if isinstance(mask, np.ndarray) else jnp).repeat(mask, N // K, axis=0)
+    out = _softmax_average([_logits(rows, k, repeated)], [v]).astype(q.dtype)
+    return out.reshape(B, K, M, N // K, H).transpose(0, 2, 1, 3, 4).reshape(B, M, N, H)
 
 
 def last_token_attention(

@@ -12,6 +12,37 @@ from evads_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
+class Family:
+    """What, besides sizes, tells one family of checkpoints from another.
+
+    Attributes:
+      qkv_bias: biases on the decoder's query, key and value projections.
+      qk_norm: an RMSNorm over each query and key head of the decoder.
+      mrope_interleaved: the rotary frequencies are dealt to time, height and width in turn (t h w t h w …), not in
+        three sections.
+      timestamps: each temporal unit of a video stands by itself behind its second, written as text. Otherwise the
+        units of a video follow each other, and time is in their positions.
+      vision_gated: the blocks of the vision tower have RMSNorms and a SwiGLU with biases, not layer norms and a
+        GELU; its patch embedding has no bias, and there is no table of positions.
+    """
+
+    qkv_bias: bool
+    qk_norm: bool
+    mrope_interleaved: bool
+    timestamps: bool
+    vision_gated: bool
+
+
+FAMILIES: Mapping[str, Family] = {
+    "qwen3_vl": Family(qkv_bias=False, qk_norm=True, mrope_interleaved=True, timestamps=True, vision_gated=False),
+    "qwen2_5_vl": Family(qkv_bias=True, qk_norm=False, mrope_interleaved=False, timestamps=False, vision_gated=True),
+}
+
+# Releases of transformers read a video prompt differently (docs/parity.md). `release` is what Qwen's own code does.
+VIDEO_LAYOUTS = ("release", "transformers_4", "transformers_5")
+
+
+@dataclasses.dataclass(frozen=True)
 class VisionConfig:
     """The vision tower.
 
@@ -23,8 +54,12 @@ class VisionConfig:
       patch: side of a patch in pixels.
       temporal_patch: frames that one temporal unit holds.
       merge: side, in patches, of the square that becomes one video token.
-      position_grid: side of the learned position table, which is interpolated to each unit's grid.
+      position_grid: side of the learned position table, which is interpolated to each unit's grid; unused where the
+        family has no such table.
       deepstack: the blocks (0-based, in order) whose merged features are added after the first text layers.
+      window: side in pixels of the windows that patches attend within; 0 for the whole unit.
+      full_attention: with windows, the blocks (0-based, in order) that attend to the whole unit all the same.
+      tokens_per_second: time positions per second of video, in families without timestamps.
       rope_theta: base of the 2-D rotary embedding.
       pixel_mean: per-channel mean, of pixels scaled to [0, 1], that is subtracted.
       pixel_std: per-channel deviation that they are divided by.
@@ -39,6 +74,9 @@ class VisionConfig:
     merge: int = 2
     position_grid: int = 48
     deepstack: tuple[int, ...] = ()
+    window: int = 0
+    full_attention: tuple[int, ...] = ()
+    tokens_per_second: int = 2
     rope_theta: float = 10_000.0
     pixel_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     pixel_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
@@ -66,9 +104,10 @@ class VisionConfig:
 
 @dataclasses.dataclass(frozen=True)
 class QwenVLConfig:
-    """A Qwen3-VL model: text decoder and vision tower.
+    """A Qwen-VL model: text decoder and vision tower.
 
     Attributes:
+      family: key of `FAMILIES`.
       vocabulary: V, number of token ids.
       width: D, model width.
       layers: L, decoder layers.
@@ -81,6 +120,8 @@ class QwenVLConfig:
       norm_epsilon: added to the variance in every RMSNorm.
       tie_embeddings: whether the embedding table is also the output head.
       vision: the vision tower.
+      video_layout: whose reading of a video prompt is followed, one of `VIDEO_LAYOUTS`; see `inputs.chat_layout` for
+        tokens and `mrope.unit_offsets`, `mrope.token_positions` for positions.
       dtype: of activations and matmuls; parameters, norms, softmax and log-probs are always float32.
       scan_layers: run the decoder layers in `jax.lax.scan`, so that compile time does not grow with depth. A
         shallow model is faster unrolled.
@@ -97,6 +138,8 @@ class QwenVLConfig:
     mlp_width: int
     mrope_sections: tuple[int, int, int]
     vision: VisionConfig
+    family: str = "qwen3_vl"
+    video_layout: str = "release"
     rope_theta: float = 5_000_000.0
     norm_epsilon: float = 1e-6
     tie_embeddings: bool = True
@@ -109,10 +152,13 @@ class QwenVLConfig:
         """Refuses sizes that do not fit each other.
 
         Raises:
-          UserError: naming the first field that does not.
+          UserError: for an unknown family, or naming the first field that does not fit.
         """
+        if self.family not in FAMILIES:
+            known = ", ".join(FAMILIES)
+            raise UserError(f"unknown model family {self.family!r}", "config.model.family", f"use one of {known}")
         vision = self.vision
-        sections, stacked = self.mrope_sections, vision.deepstack
+        sections, stacked, full = self.mrope_sections, vision.deepstack, vision.full_attention
         checks = (
             ("heads", self.heads % self.kv_heads == 0, "must be a multiple of kv_heads"),
             ("head_width", self.head_width % 2 == 0, "must be even"),
@@ -132,12 +178,28 @@ class QwenVLConfig:
                 list(stacked) == sorted({i for i in stacked if 0 <= i < vision.layers}),
                 "must be increasing indices of vision layers",
             ),
+            (
+                "vision_window",
+                vision.window >= 0 and vision.window % vision.cell == 0,
+                "must be a multiple of vision_patch · vision_merge",
+            ),
+            (
+                "vision_full_attention",
+                list(full) == sorted({i for i in full if 0 <= i < vision.layers}),
+                "must be increasing indices of vision layers",
+            ),
+            ("video_layout", self.video_layout in VIDEO_LAYOUTS, f"must be one of {', '.join(VIDEO_LAYOUTS)}"),
             ("dtype", self.dtype in ("float32", "bfloat16", "float64"), "must be float32, bfloat16 or float64"),
             ("logit_chunk", self.logit_chunk >= 1, "must be at least 1"),
         )
         for field, holds, rule in checks:
             if not holds:
                 raise UserError(f"model sizes do not fit: {field} {rule}", f"config.model.{field}")
+
+    @property
+    def traits(self) -> Family:
+        """What tells its family from the other."""
+        return FAMILIES[self.family]
 
     @property
     def wide_dtype(self) -> str:
@@ -150,15 +212,15 @@ class QwenVLConfig:
 
         Args:
           model: the section; fields that begin with `vision_` describe the vision tower.
-          vocabulary: V, the tokenizer's size.
+          vocabulary: V, the tokenizer's size; a `vocabulary` in the section, which may be larger, comes first.
 
         Raises:
           UserError: for an unknown family, or sizes that do not fit.
         """
-        fields = dict(model.items())
-        family = fields.pop("family", "qwen3_vl")
-        if family != "qwen3_vl":
-            raise UserError(f"unknown model family {family!r}", "config.model.family", "use qwen3_vl")
-        fields = {key: tuple(value) if isinstance(value, list | tuple) else value for key, value in fields.items()}
+        fields: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list | tuple) else value for key, value in model.items()
+        }
+        fields.pop("path", None)  # the checkpoint that the sizes were taken from
+        vocabulary = fields.pop("vocabulary", None) or vocabulary
         vision = {key.removeprefix("vision_"): fields.pop(key) for key in list(fields) if key.startswith("vision_")}
         return cls(vocabulary=vocabulary, vision=VisionConfig(**vision), **fields)

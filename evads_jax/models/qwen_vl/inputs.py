@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from evads_jax.data import chat
-from evads_jax.data.prompts import PromptText
+from evads_jax.data.prompts import PromptText, fit_together
 from evads_jax.data.tokenizer import Tokenizer
 from evads_jax.errors import UserError
 from evads_jax.models.qwen_vl import mrope
@@ -22,15 +22,21 @@ from evads_jax.models.qwen_vl.config import QwenVLConfig, VisionConfig
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """The frames of one video that the model is shown.
+    """The frames of one video that the model is shown, or one image.
 
     Attributes:
       frames: RGB, sides in multiples of the model's `VisionConfig.cell`.
       times: presentation time of each frame in seconds.
+      image: whether it is an image: one frame, shown with image tokens and without a time.
+      seconds_per_unit: seconds between the starts of two temporal units, where a family has time in its positions;
+        None takes the mean distance of the frames. Positions are cut to whole numbers, so it must be exact where a
+        reference's positions are to be met.
     """
 
     frames: UInt8[np.ndarray, "F height width 3"]
     times: Sequence[float]
+    image: bool = False
+    seconds_per_unit: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +47,7 @@ class Prompt:
       tokens: ids up to where its suffixes begin.
       positions: M-RoPE positions of the tokens.
       next_position: the position of the token that follows.
-      spans: (start, length) of the video tokens of each temporal unit.
+      spans: (start, length) of the video or image tokens of each temporal unit.
       units: patches of each temporal unit, in merge-block order.
       grids: height and width in patches of each unit.
       suffix: ids of the question and the assistant's header where they are split off, else empty.
@@ -62,32 +68,68 @@ class PromptBuilder:
     Args:
       tokenizer: the model's tokenizer.
       config: the model's sizes.
+
+    Attributes:
+      layout: how the model's family writes a prompt.
     """
 
     def __init__(self, tokenizer: Tokenizer, config: QwenVLConfig):
-        self.tokenizer, self.config = tokenizer, config
+        self.tokenizer, self.config, self.layout = tokenizer, config, chat_layout(config)
+
+    def fit(
+        self, texts: Sequence[PromptText], T: int, times: Sequence[float], size: Sequence[int]
+    ) -> tuple[list[PromptText], int]:
+        """The prompts of one video, without the event lines that do not fit beside it (`prompts.fit_together`).
+
+        Args:
+          texts: the prompts; they differ in their questions only.
+          T: the most tokens that the longest may have.
+          times: presentation time of each of the video's frames.
+          size: height and width of the frames.
+
+        Returns:
+          The prompts that fit and how many lines they lost.
+
+        Raises:
+          UserError: one does not fit even without events.
+        """
+        vision = self.config.vision
+        span = chat.VideoSpan(unit_times(times, vision), (size[0] // vision.cell) * (size[1] // vision.cell))
+        budget = T - chat.overhead(self.tokenizer, [span], self.layout)
+        return fit_together(texts, budget, chat.counter(self.tokenizer))
 
     def build(self, prompt: PromptText, clips: Sequence[Clip], *, split: bool) -> Prompt:
         """One prompt.
 
         Args:
           prompt: its text.
-          clips: its videos, in order; may be empty.
+          clips: its videos and images, in order; may be empty.
           split: whether the question goes into `Prompt.suffix`, so that several questions share the prompt.
 
         Raises:
-          UserError: a video without frames, or with frames that do not divide into the model's cells.
+          UserError: a video without frames, or with frames that do not divide into the model's cells; an image of
+            several frames.
         """
         vision = self.config.vision
         units, grids, videos = [], [], []
+        offsets: list[tuple[int, ...]] = []
         for clip in clips:
+            if clip.image and len(clip.frames) > 1:
+                raise UserError(f"an image of {len(clip.frames)} frames", do="give it as a video, with its times")
             patches, grid = patchify(clip.frames, vision)
             units += list(patches)
             grids += [grid] * len(patches)
-            videos.append(chat.VideoSpan(unit_times(clip.times, vision), patches.shape[1] // vision.merge**2))
-        ids = chat.encode_prompt(self.tokenizer, prompt, videos, split)
+            times = (0.0,) if clip.image else unit_times(clip.times, vision)
+            videos.append(chat.VideoSpan(times, patches.shape[1] // vision.merge**2, clip.image))
+            if clip.image or self.layout.timestamps:
+                offsets += [(0,)] * len(patches)
+            else:
+                offsets.append(mrope.unit_offsets(len(patches), seconds_per_unit(clip, vision), self.config))
+        ids = chat.encode_prompt(self.tokenizer, prompt, videos, split, self.layout)
         merged = [(height // vision.merge, width // vision.merge) for height, width in grids]
-        positions, next_position = mrope.token_positions(len(ids.prefix), ids.video_spans, merged)
+        positions, next_position = mrope.token_positions(
+            len(ids.prefix), ids.video_spans, merged, offsets, self.config.video_layout
+        )
         return Prompt(
             tokens=np.asarray(ids.prefix, np.int32),
             positions=positions,
@@ -97,6 +139,17 @@ class PromptBuilder:
             grids=tuple(grids),
             suffix=tuple(ids.suffix),
         )
+
+
+def chat_layout(config: QwenVLConfig) -> chat.Layout:
+    """How the model's family writes a prompt.
+
+    Qwen3-VL's own code, and with it transformers 4, puts the frame groups in the place of the chat template's pair of
+    vision tags; transformers 5 leaves that pair around them (`video_layout`, docs/parity.md).
+    """
+    if config.traits.timestamps:
+        return chat.Layout(wrapped=config.video_layout == "transformers_5")
+    return chat.Layout(system="You are a helpful assistant.", timestamps=False)
 
 
 def patchify(
@@ -135,6 +188,17 @@ def unit_times(times: Sequence[float], vision: VisionConfig) -> tuple[float, ...
     size = vision.temporal_patch
     padded = [*times, *[times[-1]] * (-len(times) % size)]
     return tuple((padded[i] + padded[i + size - 1]) / 2 for i in range(0, len(padded), size))
+
+
+def seconds_per_unit(clip: Clip, vision: VisionConfig) -> float:
+    """Seconds between the starts of two temporal units of a video.
+
+    Taken from the times, it is rounded to milliseconds: what times are kept in, and positions are cut at whole numbers.
+    """
+    if clip.seconds_per_unit is not None:
+        return clip.seconds_per_unit
+    steps = max(len(clip.times) - 1, 1)
+    return round((clip.times[-1] - clip.times[0]) / steps * vision.temporal_patch, 3)
 
 
 def collate_prompts(prompts: Sequence[Prompt], T: int, units: int, patches: int, config: QwenVLConfig) -> PromptBatch:

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, Int
 
+from evads_jax.models import vocabulary
 from evads_jax.models.qwen_vl import text
 from evads_jax.models.qwen_vl.batch import PromptBatch, SuffixBatch
 from evads_jax.models.qwen_vl.config import QwenVLConfig
@@ -37,8 +38,24 @@ def score(params: Params, config: QwenVLConfig, prompt: PromptBatch, suffix: Suf
       prompt: the prompts.
       suffix: their continuations; padding may hold anything.
     """
+    return score_suffixes(params, config, run_prompts(params, config, prompt), suffix)
+
+
+def run_prompts(params: Params, config: QwenVLConfig, prompt: PromptBatch) -> text.Prefix:
+    """The first half of `score`: everything that the suffixes of a prompt share, its video included."""
+    return text.prefill(params, config, prompt, encode_video(params, config, prompt.video))
+
+
+def score_suffixes(params: Params, config: QwenVLConfig, prefix: text.Prefix, suffix: SuffixBatch) -> TokenScores:
+    """The second half of `score`, of any part of a prompt's suffixes: they do not know each other.
+
+    Args:
+      params: the model's parameters.
+      config: the model's sizes (static).
+      prefix: the prompts, from `run_prompts`.
+      suffix: continuations of theirs.
+    """
     B, G, S = suffix.tokens.shape
-    prefix = text.prefill(params, config, prompt, encode_video(params, config, prompt.video))
     hidden = text.extend(params, config, prefix, suffix.tokens)
     first = jnp.broadcast_to(prefix.last[:, None, None], (B, G, 1, config.width)).astype(hidden.dtype)
     predicting = jnp.concatenate([first, hidden[:, :, :-1]], axis=2).reshape(B * G * S, -1)
@@ -52,24 +69,14 @@ def token_scores(
 ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
     """Log-probability of each target and entropy of its distribution, float32 at least.
 
-    Logits exist for `config.logit_chunk` tokens at a time, in the forward and in the backward pass.
+    Logits exist for `config.logit_chunk` tokens at a time, in the forward and in the backward pass. On a mesh each
+    device chunks its own tokens, and its part of the vocabulary stays where it is (`models.vocabulary`).
     """
-    n = hidden.shape[0]
-    chunks = -(-n // config.logit_chunk)
-    size = -(-n // chunks)
-    padding = chunks * size - n
-    hidden = jnp.pad(hidden, ((0, padding), (0, 0))).reshape(chunks, size, -1)
-    targets = jnp.pad(targets, (0, padding)).reshape(chunks, size)
-
-    @jax.checkpoint
-    def chunk(hidden, targets):
-        return from_logits(text.head(params, config, hidden), targets)
-
-    if chunks == 1:
-        logprob, entropy = (x[None] for x in chunk(hidden[0], targets[0]))
-    else:
-        _, (logprob, entropy) = jax.lax.scan(lambda _, inputs: (None, chunk(*inputs)), None, (hidden, targets))
-    return logprob.reshape(-1)[:n], entropy.reshape(-1)[:n]
+    if vocabulary.is_split(jax.sharding.get_abstract_mesh(), hidden.shape[0], config.vocabulary):
+        return vocabulary.token_scores(hidden, text.output_table(params, config), targets, config.logit_chunk)
+    return vocabulary.in_chunks(
+        lambda h, t: from_logits(text.head(params, config, h), t), hidden, targets, config.logit_chunk
+    )
 
 
 def from_logits(

@@ -9,10 +9,12 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, Int
 
+from evads_jax.models import lora, vocabulary
 from evads_jax.models.attention import prefix as attention
 from evads_jax.models.qwen_vl import mrope
 from evads_jax.models.qwen_vl.batch import PromptBatch
 from evads_jax.models.qwen_vl.config import QwenVLConfig
+from evads_jax.models.qwen_vl.norms import rms_norm
 from evads_jax.models.qwen_vl.parameters import Params, unstack
 from evads_jax.models.qwen_vl.vision import VisionFeatures
 
@@ -39,19 +41,17 @@ class Prefix:
     last: Float[Array, "B D"]
 
 
-def rms_norm(x: Float[Array, "... D"], scale: Float[Array, " D"], epsilon: float) -> Float[Array, "... D"]:
-    """Returns x / √(mean(x²) + ε) · scale, in float32 at least, in the type of `x`."""
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    wide = wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + epsilon)
-    return (wide * scale).astype(x.dtype)
-
-
 def project(layer: Params, config: QwenVLConfig, x: Float[Array, "n D"], rotation: Rotation):
     """Queries [n, N, H] (scaled by 1/√H), keys and values [n, K, H] of one layer; queries and keys rotated."""
     x = rms_norm(x, layer["norm1"]["scale"], config.norm_epsilon)
     q, k, v = (_linear(x, layer[name]) for name in ("q", "k", "v"))
-    q = rms_norm(q, layer["q_norm"]["scale"] * config.head_width**-0.5, config.norm_epsilon)
-    k = rms_norm(k, layer["k_norm"]["scale"], config.norm_epsilon)
+    if config.traits.qkv_bias:
+        q, k, v = (h + layer[name].astype(h.dtype) for h, name in ((q, "q_bias"), (k, "k_bias"), (v, "v_bias")))
+    if config.traits.qk_norm:
+        q = rms_norm(q, layer["q_norm"]["scale"] * config.head_width**-0.5, config.norm_epsilon)
+        k = rms_norm(k, layer["k_norm"]["scale"], config.norm_epsilon)
+    else:
+        q = q * config.head_width**-0.5
     return mrope.rotate(q, *rotation), mrope.rotate(k, *rotation), v
 
 
@@ -131,6 +131,20 @@ def extend(
       prefix: the prompts, from `prefill`.
       tokens: the suffixes' token ids; the states of padded ones are meaningless but finite.
     """
+    return _run_suffixes(params, config, prefix, tokens, keep=False)[0]
+
+
+def extend_cached(
+    params: Params, config: QwenVLConfig, prefix: Prefix, tokens: Int[Array, "B G S"]
+) -> tuple[Float[Array, "B G S D"], tuple[Float[Array, "B K G S H"], ...], tuple[Float[Array, "B K G S H"], ...]]:
+    """`extend`, and every layer's keys and values of the suffixes, for what is to continue them."""
+    hidden, caches = _run_suffixes(params, config, prefix, tokens, keep=True)
+    keys, values = (tuple(cache[i] for cache in caches) for i in range(2))
+    return hidden, keys, values
+
+
+def _run_suffixes(params: Params, config: QwenVLConfig, prefix: Prefix, tokens: Int[Array, "B G S"], keep: bool):
+    """Hidden states of the suffixes and, where they are kept, (keys, values) of each layer."""
     B, G, S = tokens.shape
     x = embed(params, config, tokens.reshape(-1))
     positions = jnp.broadcast_to(prefix.next_position[:, None, None] + jnp.arange(S), (B, G, S))
@@ -145,16 +159,19 @@ def extend(
         attended = attention.suffix_attention(
             q.reshape(B, G, S, *q.shape[1:]), prompt_k, prompt_v, prefix.lengths, k, v, causal
         )
-        return finish(layer, config, x, attended.reshape(q.shape)), None
+        return finish(layer, config, x, attended.reshape(q.shape)), (k, v) if keep else None
 
     step = jax.checkpoint(step) if config.remat else step
+    caches = []
     if config.scan_layers:
-        x, _ = jax.lax.scan(step, x, (params["text"]["layers"], prefix.keys, prefix.values))
+        x, stacked = jax.lax.scan(step, x, (params["text"]["layers"], prefix.keys, prefix.values))
+        caches = [(stacked[0][i], stacked[1][i]) for i in range(config.layers)] if keep else []
     else:
         layers = unstack(params["text"]["layers"], config.layers)
         for inputs in zip(layers, prefix.keys, prefix.values, strict=True):
-            x, _ = step(x, inputs)
-    return rms_norm(x, params["text"]["norm"]["scale"], config.norm_epsilon).reshape(B, G, S, -1)
+            x, cache = step(x, inputs)
+            caches.append(cache)
+    return rms_norm(x, params["text"]["norm"]["scale"], config.norm_epsilon).reshape(B, G, S, -1), caches
 
 
 def embed(params: Params, config: QwenVLConfig, tokens: Int[Array, " n"]) -> Float[Array, "n D"]:
@@ -163,13 +180,14 @@ def embed(params: Params, config: QwenVLConfig, tokens: Int[Array, " n"]) -> Flo
     return jnp.take(table, tokens, axis=0, mode="clip").astype(config.dtype)
 
 
+def output_table(params: Params, config: QwenVLConfig) -> Float[Array, "V D"]:
+    """The output head: a table of its own, or that of the tokens."""
+    return params["text"]["embed" if config.tie_embeddings else "head"]
+
+
 def head(params: Params, config: QwenVLConfig, hidden: Float[Array, "n D"]) -> Float[Array, "n V"]:
     """Logits of final hidden states, float32 at least."""
-    table = params["text"]["embed" if config.tie_embeddings else "head"]
-    accumulate = jnp.promote_types(hidden.dtype, jnp.float32)
-    return jax.lax.dot_general(
-        hidden, table.astype(hidden.dtype), (((1,), (1,)), ((), ())), preferred_element_type=accumulate
-    )
+    return vocabulary.logits(hidden, output_table(params, config))
 
 
 def _embed_prompt(params: Params, config: QwenVLConfig, prompt: PromptBatch, features: VisionFeatures):
@@ -185,8 +203,6 @@ def _embed_prompt(params: Params, config: QwenVLConfig, prompt: PromptBatch, fea
     return jnp.where(is_video, video.astype(text.dtype), text), deepstack
 
 
-def _linear(x: Array, weight: Array, inputs: int = 1) -> Array:
+def _linear(x: Array, weight: Array | lora.Adapted, inputs: int = 1) -> Array:
     """Contracts the last `inputs` axes of x with the first of `weight`, as one matrix product in the type of x."""
-    outputs = weight.shape[inputs:]
-    rows = x.reshape(x.shape[0], -1)
-    return (rows @ weight.astype(x.dtype).reshape(rows.shape[1], -1)).reshape(-1, *outputs)
+    return lora.matmul(x.reshape(x.shape[0], -1), weight).reshape(-1, *weight.shape[inputs:])

@@ -1,7 +1,9 @@
 """The vision tower: temporal units of raw patches in, video tokens and DeepStack features out.
 
 Every unit is padded to P patches, attends only within itself, and has its own grid; its patches stand in
-merge-block order, so that merging is a reshape. What padding holds never reaches a real token.
+merge-block order, so that merging is a reshape. What padding holds never reaches a real token. One tower for both
+families: its parameters say whether a block has layer norms and a GELU or RMSNorms and a SwiGLU, its sizes whether
+there are windows or DeepStack layers. An image is a unit too.
 """
 
 import jax
@@ -10,10 +12,12 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int
 
+from evads_jax.models import lora
 from evads_jax.models.attention import prefix as attention
-from evads_jax.models.qwen_vl import mrope
+from evads_jax.models.qwen_vl import mrope, vision_windows
 from evads_jax.models.qwen_vl.batch import VideoInputs
 from evads_jax.models.qwen_vl.config import QwenVLConfig, VisionConfig
+from evads_jax.models.qwen_vl.norms import vision_norm
 from evads_jax.models.qwen_vl.parameters import Params, unstack
 
 
@@ -43,21 +47,37 @@ def encode_video(params: Params, config: QwenVLConfig, video: VideoInputs) -> Vi
     """
     sizes, vision = config.vision, params["vision"]
     U, P, C = video.patches.shape
-    rows, columns, real = patch_coordinates(video.grid, P, sizes.merge)
-    x = _normalise(video.patches.reshape(U * P, C), config).astype(config.dtype)
-    x = linear(vision["patch"], x) + _positions(vision["position"], config, video.grid, rows, columns).astype(x.dtype)
+    patches, (rows, columns, real) = video.patches, patch_coordinates(video.grid, P, sizes.merge)
+    if sizes.window:
+        order, window = vision_windows.arrange(video.grid, P // sizes.merge**2, sizes)
+        patches, rows, columns, real = (vision_windows.permute(x, order) for x in (patches, rows, columns, real))
+        window = jnp.repeat(window, sizes.merge**2, axis=1)
+    x = _normalise(patches.reshape(U * P, C), config).astype(config.dtype)
+    x = linear(vision["patch"], x)
+    if "position" in vision:
+        x = x + _positions(vision["position"], config, video.grid, rows, columns).astype(x.dtype)
     rotation = _rotation(config, rows, columns)
-    visible = real[:, None, None, :]
 
+    def attend_to_unit(q, k, v):
+        return attention.masked_attention(q, k, v, real[:, None, None, :])
+
+    def attend_to_window(q, k, v):
+        return vision_windows.window_attention(q, k, v, window, vision_windows.window_patches(sizes))
+
+    block = jax.checkpoint(_block, static_argnums=(1, 4, 5)) if config.remat else _block
     mergers = iter(unstack(vision["deepstack"], len(sizes.deepstack))) if sizes.deepstack else iter(())
     deepstack = []
     for i, layer in enumerate(unstack(vision["layers"], sizes.layers)):
-        x = _block(layer, sizes, x, rotation, visible)
+        windowed = sizes.window and i not in sizes.full_attention
+        x = block(layer, sizes, x, rotation, U, attend_to_window if windowed else attend_to_unit)
         if i in sizes.deepstack:
             deepstack.append(_merge(next(mergers), sizes, x, after=True))
     tokens = _merge(vision["merger"], sizes, x, after=False)
     real_tokens = real.reshape(-1, sizes.merge**2)[:, :1]
     zeroed = [jnp.where(real_tokens, features, 0) for features in (tokens, *deepstack)]
+    if sizes.window:
+        back = jnp.argsort(order, axis=1)
+        zeroed = [vision_windows.permute(x.reshape(*order.shape, -1), back).reshape(x.shape) for x in zeroed]
     return VisionFeatures(zeroed[0], tuple(zeroed[1:]))
 
 
@@ -76,18 +96,10 @@ def patch_coordinates(grid: Int[Array, "U 2"], patches: int, merge: int):
     return jnp.where(real, rows, 0), jnp.where(real, columns, 0), real
 
 
-def layer_norm(norm: Params, x: Float[Array, "n D"]) -> Float[Array, "n D"]:
-    """Layer norm with ε = 1e-6, in float32 at least, returned in the type of `x`."""
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    wide = wide - jnp.mean(wide, axis=-1, keepdims=True)
-    wide = wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + 1e-6)
-    return (wide * norm["scale"] + norm["bias"]).astype(x.dtype)
-
-
 def linear(layer: Params, x: Float[Array, "n inputs"]) -> Float[Array, "n outputs"]:
-    """Weight and bias as one two-dimensional matmul in the type of `x`; heads are flattened."""
-    bias = layer["bias"].astype(x.dtype).reshape(-1)
-    return x @ layer["weight"].astype(x.dtype).reshape(x.shape[1], bias.size) + bias
+    """Weight and, where there is one, bias as one two-dimensional matmul in the type of `x`; heads are flattened."""
+    out = lora.matmul(x, layer["weight"])
+    return out + layer["bias"].astype(x.dtype).reshape(-1) if "bias" in layer else out
 
 
 def _normalise(patches: Array, config: QwenVLConfig) -> Float[Array, "n C"]:
@@ -121,21 +133,23 @@ def _rotation(config: QwenVLConfig, rows, columns):
     return jnp.cos(angles), jnp.sin(angles)
 
 
-def _block(layer: Params, sizes: VisionConfig, x: Float[Array, "n D"], rotation, visible) -> Float[Array, "n D"]:
-    """One pre-norm transformer block; patches attend to the real patches of their own unit."""
-    U, P = visible.shape[0], visible.shape[-1]
+def _block(layer: Params, sizes: VisionConfig, x: Float[Array, "n D"], rotation, U: int, attend) -> Float[Array, "n D"]:
+    """One pre-norm transformer block; patches attend to those of their own unit that `attend` lets them see."""
     heads = (sizes.heads, sizes.head_width)
-    qkv = linear(layer["qkv"], layer_norm(layer["norm1"], x)).reshape(-1, 3, *heads)
+    qkv = linear(layer["qkv"], vision_norm(layer["norm1"], x)).reshape(-1, 3, *heads)
     q, k, v = mrope.rotate(qkv[:, 0], *rotation), mrope.rotate(qkv[:, 1], *rotation), qkv[:, 2]
-    q, k, v = (h.reshape(U, P, *heads).transpose(0, 2, 1, 3) for h in (q * sizes.head_width**-0.5, k, v))
-    attended = attention.masked_attention(q, k, v, visible).transpose(0, 2, 1, 3)
-    x = x + linear(layer["out"], attended.reshape(x.shape))
-    hidden = jax.nn.gelu(linear(layer["up"], layer_norm(layer["norm2"], x)), approximate=True)
+    q, k, v = (h.reshape(U, -1, *heads).transpose(0, 2, 1, 3) for h in (q * sizes.head_width**-0.5, k, v))
+    x = x + linear(layer["out"], attend(q, k, v).transpose(0, 2, 1, 3).reshape(x.shape))
+    h = vision_norm(layer["norm2"], x)
+    if "gate" in layer:
+        hidden = jax.nn.silu(linear(layer["gate"], h)) * linear(layer["up"], h)
+    else:
+        hidden = jax.nn.gelu(linear(layer["up"], h), approximate=True)
     return x + linear(layer["down"], hidden)
 
 
 def _merge(merger: Params, sizes: VisionConfig, x: Float[Array, "n D"], after: bool) -> Float[Array, "rows D2"]:
     """merge² patches to one token; the norm acts on single patches, or after they are laid side by side."""
     x = x.reshape(-1, sizes.merged_width) if after else x
-    x = layer_norm(merger["norm"], x).reshape(-1, sizes.merged_width)
+    x = vision_norm(merger["norm"], x).reshape(-1, sizes.merged_width)
     return linear(merger["down"], jax.nn.gelu(linear(merger["up"], x), approximate=False))

@@ -4,6 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,7 +34,10 @@ def assert_same_with_gradients(fast, plain, inputs, rows=True):
     )
 
 
-def test_prompts_attend_causally():
+@pytest.mark.parametrize("tile", [prefix.TILE, 3, 1])
+def test_prompts_attend_causally_however_many_tokens_are_worked_on_at_one_time(tile, monkeypatch):
+    monkeypatch.setattr(prefix, "TILE", tile)
+
     def plain(q, k, v):
         real = jnp.arange(T) < LENGTHS[:, None, None]
         return attention(

@@ -1,156 +1,78 @@
-"""Writes tests/models/qwen_vl/golden with torch and transformers: `python tests/models/qwen_vl/make_golden.py`.
+"""Writes tests/models/qwen_vl/golden with torch and transformers; run from the root of the repository.
 
-A tiny Qwen3-VL whose every part matters: weights are drawn anew at a scale at which dropping a bias, a norm, DeepStack
-or the rotary positions moves the logits far beyond the tolerance. Weights are stored under our names.
+    python -m tests.models.qwen_vl.make_golden
+
+With transformers 5: per family a folder with a checkpoint (config.json, model.safetensors) and expected.npz with its
+logits, gradients, positions and greedy tokens. With transformers 4.57.6: positions_4.57.6.npz, the positions that it
+gives the same inputs; nothing else of version 4 is needed.
 """
 
-from pathlib import Path
+import types
 
 import numpy as np
 import torch
-from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+import transformers
 
-GOLDEN = Path(__file__).parent / "golden"
-PAD, VIDEO, IMAGE, START, END = 0, 1, 2, 3, 4
-GRID, UNITS = (6, 10), 2
-TEXT = {
-    "vocab_size": 64,
-    "hidden_size": 24,
-    "intermediate_size": 40,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 12,
-    "rms_norm_eps": 1e-6,
-    "rope_parameters": {
-        "rope_type": "default",
-        "rope_theta": 1000.0,
-        "mrope_section": [2, 2, 2],
-        "mrope_interleaved": True,
-    },
-}
-VISION = {
-    "depth": 3,
-    "hidden_size": 16,
-    "intermediate_size": 20,
-    "num_heads": 2,
-    "patch_size": 4,
-    "temporal_patch_size": 2,
-    "spatial_merge_size": 2,
-    "out_hidden_size": 24,
-    "num_position_embeddings": 25,
-    "deepstack_visual_indexes": [0, 2],
-}
-
-
-def redrawn(seed: int) -> Qwen3VLForConditionalGeneration:
-    """The tiny model in float32, every parameter drawn anew."""
-    config = Qwen3VLConfig(
-        text_config=TEXT,
-        vision_config=VISION,
-        image_token_id=IMAGE,
-        video_token_id=VIDEO,
-        vision_start_token_id=START,
-        vision_end_token_id=END,
-        tie_word_embeddings=False,
-    )
-    model = Qwen3VLForConditionalGeneration(config).eval()
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            scale = 1.5 * parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.3
-            centre = 1.0 if "norm" in name and name.endswith("weight") else 0.0
-            parameter.copy_(centre + scale * torch.randn(parameter.shape, generator=generator))
-    return model
-
-
-def our_weights(model: Qwen3VLForConditionalGeneration) -> dict[str, np.ndarray]:
-    """The model's tensors under our names, layers stacked, matrices as [in, out]."""
-    state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-    K, H, D = TEXT["num_key_value_heads"], TEXT["head_dim"], TEXT["hidden_size"]
-    heads = (VISION["num_heads"], VISION["hidden_size"] // VISION["num_heads"])
-
-    def stacked(pattern: str, count: int, *shape: int) -> np.ndarray:
-        layers = [state[pattern.format(i)] for i in range(count)]
-        return np.stack([(x.T if x.ndim == 2 else x).reshape(shape or x.T.shape) for x in layers])
-
-    text, vision = "model.language_model.layers.{}.", "model.visual."
-    L, blocks, deep = TEXT["num_hidden_layers"], VISION["depth"], len(VISION["deepstack_visual_indexes"])
-    weights = {
-        "text/embed": state["model.language_model.embed_tokens.weight"],
-        "text/head": state["lm_head.weight"],
-        "text/norm/scale": state["model.language_model.norm.weight"],
-        "text/layers/q": stacked(text + "self_attn.q_proj.weight", L, D, -1, H),
-        "text/layers/k": stacked(text + "self_attn.k_proj.weight", L, D, K, H),
-        "text/layers/v": stacked(text + "self_attn.v_proj.weight", L, D, K, H),
-        "text/layers/out": stacked(text + "self_attn.o_proj.weight", L, -1, H, D),
-        "vision/patch/weight": state[vision + "patch_embed.proj.weight"].reshape(VISION["hidden_size"], -1).T,
-        "vision/patch/bias": state[vision + "patch_embed.proj.bias"],
-        "vision/position": state[vision + "pos_embed.weight"],
-    }
-    for ours, theirs in {
-        "norm1/scale": "input_layernorm",
-        "norm2/scale": "post_attention_layernorm",
-        "q_norm/scale": "self_attn.q_norm",
-        "k_norm/scale": "self_attn.k_norm",
-        "gate": "mlp.gate_proj",
-        "up": "mlp.up_proj",
-        "down": "mlp.down_proj",
-    }.items():
-        weights[f"text/layers/{ours}"] = stacked(f"{text}{theirs}.weight", L)
-    parts = {"norm1": "norm1", "norm2": "norm2", "up": "mlp.linear_fc1", "down": "mlp.linear_fc2"}
-    parts |= {"qkv": "attn.qkv", "out": "attn.proj"}
-    for ours, theirs in parts.items():
-        matrix = "scale" if "norm" in ours else "weight"
-        shape = {"qkv": (-1, 3, *heads), "out": (*heads, VISION["hidden_size"])}.get(ours, ())
-        weights[f"vision/layers/{ours}/{matrix}"] = stacked(f"{vision}blocks.{{}}.{theirs}.weight", blocks, *shape)
-        bias = (3, *heads) if ours == "qkv" else ()
-        weights[f"vision/layers/{ours}/bias"] = stacked(f"{vision}blocks.{{}}.{theirs}.bias", blocks, *bias)
-    for ours, theirs in {"norm": "norm", "up": "linear_fc1", "down": "linear_fc2"}.items():
-        matrix = "scale" if ours == "norm" else "weight"
-        for name, kind in ((matrix, "weight"), ("bias", "bias")):
-            weights[f"vision/merger/{ours}/{name}"] = state[f"{vision}merger.{theirs}.{kind}"].T
-            weights[f"vision/deepstack/{ours}/{name}"] = stacked(
-                f"{vision}deepstack_merger_list.{{}}.{theirs}.{kind}", deep
-            )
-    return weights
-
-
-def answers(seed: int) -> dict[str, np.ndarray]:
-    """The weights drawn from `seed`, inputs, and what transformers makes of them."""
-    model = redrawn(seed)
-    rng = np.random.default_rng(seed)
-    tokens = GRID[0] * GRID[1] // VISION["spatial_merge_size"] ** 2
-    text_ids = rng.integers(5, TEXT["vocab_size"], 13)
-    opening = [[10 + unit, 20, START, *[VIDEO] * tokens, END] for unit in range(UNITS)]
-    video_ids = np.concatenate([[7, 8, 9], *opening, rng.integers(5, TEXT["vocab_size"], 9)])
-    values = 3 * VISION["temporal_patch_size"] * VISION["patch_size"] ** 2
-    patches = rng.integers(0, 256, (UNITS, GRID[0] * GRID[1], values)).astype(np.uint8)
-    pixels = torch.from_numpy((patches.reshape(-1, values) / 255.0 - 0.5) / 0.5).float()
-    inputs = {
-        "input_ids": torch.from_numpy(video_ids)[None],
-        "mm_token_type_ids": torch.from_numpy(2 * (video_ids == VIDEO)).int()[None],
-        "video_grid_thw": torch.tensor([[UNITS, *GRID]]),
-    }
-    with torch.no_grad():
-        text_logits = model(input_ids=torch.from_numpy(text_ids)[None]).logits[0]
-        video_logits = model(pixel_values_videos=pixels, **inputs).logits[0]
-        positions, _ = model.model.get_rope_index(**inputs)
-    return {
-        "text_ids": text_ids,
-        "text_logits": text_logits.numpy(),
-        "video_ids": video_ids,
-        "video_logits": video_logits.numpy(),
-        "video_positions": positions[:, 0].T.numpy(),
-        "patches": patches,
-        **{f"params/{name}": value for name, value in our_weights(model).items()},
-    }
+from . import cases
 
 
 def main() -> None:
-    """Writes the golden file."""
-    GOLDEN.mkdir(exist_ok=True)
-    np.savez_compressed(GOLDEN / "qwen3_vl.npz", **answers(0))
+    """Writes the files of the installed version."""
+    if transformers.__version__.startswith("4."):
+        name = f"positions_{transformers.__version__}.npz"
+        np.savez_compressed(cases.GOLDEN / name, **positions_of_version_4())
+        return
+    from .oracle import Oracle
+
+    for family in cases.FAMILIES:
+        oracle = Oracle(family)
+        oracle.save(cases.GOLDEN / family)
+        np.savez_compressed(cases.GOLDEN / family / "expected.npz", **expected(oracle))
+
+
+def expected(oracle) -> dict[str, np.ndarray]:
+    """What `test_golden` compares with, by kind and input."""
+    found = {f"gradient/{name}": tensor for name, tensor in oracle.gradient(oracle.cases).items()}
+    with torch.no_grad():
+        for name, case in zip(cases.CASES, oracle.cases, strict=True):
+            found[f"logits/{name}"] = oracle.logits(case)
+            found[f"greedy/{name}"] = oracle.greedy(case).to(torch.int16)
+            found[f"positions/{name}"] = oracle.positions(case, "release").to(torch.int16)
+            if oracle.family == "qwen2_5_vl":
+                found[f"logits_5/{name}"] = oracle.logits(case, "transformers_5")
+                found[f"positions_5/{name}"] = oracle.positions(case, "transformers_5").to(torch.int16)
+        tied = type(oracle)(oracle.family, tied=True)
+        for name, case in zip(cases.CASES, tied.cases, strict=True):
+            found[f"logits_tied/{name}"] = tied.logits(case)
+    return {name: tensor.numpy() for name, tensor in found.items()}
+
+
+def positions_of_version_4() -> dict[str, np.ndarray]:
+    """Positions [n, 3] of each family and input, and of the token that follows."""
+    ids = {"image_token_id": cases.IMAGE, "video_token_id": cases.VIDEO, "vision_start_token_id": cases.START}
+    models = {
+        "qwen3_vl": (transformers.Qwen3VLConfig, transformers.models.qwen3_vl.modeling_qwen3_vl.Qwen3VLModel),
+        "qwen2_5_vl": (
+            transformers.Qwen2_5_VLConfig,
+            transformers.models.qwen2_5_vl.modeling_qwen2_5_vl.Qwen2_5_VLModel,
+        ),
+    }
+    found = {}
+    for family, (config, model) in models.items():
+        asked = types.SimpleNamespace(config=config(vision_config={"tokens_per_second": 2}, **ids))
+        for name in cases.CASES:
+            case = cases.draw(name, family == "qwen3_vl")
+            grids = {True: [], False: []}
+            for count, size, seconds in case.shown:
+                grids[seconds is None].append([count, *size])
+            images, videos = (torch.tensor(grids[key]) if grids[key] else None for key in (True, False))
+            tokens = torch.from_numpy(case.ids)[None]
+            seconds = [seconds for *_, seconds in case.shown if seconds is not None]
+            extra = {"second_per_grid_ts": torch.tensor(seconds)} if family == "qwen2_5_vl" and seconds else {}
+            positions, delta = model.get_rope_index(asked, tokens, images, videos, **extra)
+            found[f"{family}/{name}"] = positions[:, 0].T.numpy().astype(np.int16)
+            found[f"{family}/{name}/next"] = np.int16(delta.item() + len(case.ids))
+    return found
 
 
 if __name__ == "__main__":

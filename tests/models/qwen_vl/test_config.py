@@ -27,6 +27,7 @@ def test_the_vision_fields_of_a_job_describe_the_vision_tower():
         ("head_width", 11),
         ("layers", 2),
         ("dtype", "float16"),
+        ("video_layout", "transformers_6"),
         ("logit_chunk", 0),
     ],
 )
@@ -35,7 +36,17 @@ def test_sizes_that_do_not_fit_are_refused(field, value):
         dataclasses.replace(tiny.CONFIG, **{field: value})
 
 
-@pytest.mark.parametrize(("field", "value"), [("heads", 3), ("deepstack", (1, 0)), ("deepstack", (2,)), ("width", 12)])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("heads", 3),
+        ("deepstack", (1, 0)),
+        ("deepstack", (2,)),
+        ("width", 12),
+        ("window", 6),
+        ("full_attention", (1, 1)),
+    ],
+)
 def test_vision_sizes_that_do_not_fit_are_refused(field, value):
     vision = dataclasses.replace(tiny.CONFIG.vision, **{field: value})
     with pytest.raises(UserError, match=r"config\.model\.vision_"):

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evads_jax.data import chat
 from evads_jax.data.prompts import PromptText
 from evads_jax.data.tokenizer import SpecialIds
 from evads_jax.errors import UserError
@@ -74,6 +75,58 @@ def test_a_split_prompt_and_its_suffix_are_the_whole_prompt():
     for start, length in split.spans:
         assert length == 2
         assert set(split.tokens[start : start + length]) == {Letters.ids.video_pad}
+
+
+def in_family(family, layout="release"):
+    return PromptBuilder(Letters(), dataclasses.replace(tiny.CONFIG, family=family, video_layout=layout))
+
+
+VIDEO_CLIP = Clip(frames(3, CELL, 2 * CELL), (0.0, 1.0, 2.0))
+IMAGE_CLIP = Clip(frames(1, CELL, CELL), (0.0,), image=True)
+LAYOUTS = {
+    ("qwen3_vl", "release"): "\1user\n\3\6\4<0.5 seconds>\3\5\5\4<2.0 seconds>\3\5\5\4",
+    ("qwen3_vl", "transformers_5"): "\1user\n\3\6\4\3<0.5 seconds>\3\5\5\4<2.0 seconds>\3\5\5\4\4",
+    ("qwen2_5_vl", "release"): "\1system\nYou are a helpful assistant.\2\n\1user\n\3\6\4\3\5\5\5\5\4",
+}
+
+
+@pytest.mark.parametrize(("family", "layout"), LAYOUTS)
+def test_images_and_videos_are_written_as_the_family_writes_them(family, layout):
+    build = in_family(family, layout)
+    prompt = build.build(TEXT, [IMAGE_CLIP, VIDEO_CLIP], split=True)
+    text = LAYOUTS[family, layout]
+    assert prompt.tokens.tolist() == Letters().encode(text + "head event tail ")
+    assert [prompt.tokens[start : start + n].tolist() for start, n in prompt.spans] == [[6], [5, 5], [5, 5]]
+    whole = build.build(PromptText("", (), "", "", ""), [IMAGE_CLIP, VIDEO_CLIP], split=False)
+    spans = [chat.VideoSpan((0.0,), 1, image=True), chat.VideoSpan((0.5, 2.0), 2)]
+    assert chat.overhead(Letters(), spans, build.layout) == len(whole.tokens)
+
+
+def test_an_image_lies_where_a_video_of_one_unit_would():
+    as_video = dataclasses.replace(IMAGE_CLIP, image=False)
+    for family in ("qwen3_vl", "qwen2_5_vl"):
+        image, video = (in_family(family).build(TEXT, [clip], split=True) for clip in (IMAGE_CLIP, as_video))
+        np.testing.assert_array_equal(image.units[0], video.units[0])
+        at = [
+            prompt.positions[prompt.spans[0][0]] - prompt.positions[prompt.spans[0][0] - 1] for prompt in (image, video)
+        ]
+        assert at[0].tolist() == at[1].tolist() == [1, 1, 1]
+
+
+def test_an_image_has_one_frame():
+    with pytest.raises(UserError, match="an image of 2 frames"):
+        builder().build(TEXT, [Clip(frames(2, CELL, CELL), (0.0, 1.0), image=True)], split=True)
+
+
+def test_time_passes_in_the_positions_of_a_family_without_timestamps():
+    def times(clip):
+        prompt = in_family("qwen2_5_vl").build(TEXT, [clip], split=True)
+        return [int(prompt.positions[start, 0] - prompt.positions[prompt.spans[0][0], 0]) for start, _ in prompt.spans]
+
+    assert times(VIDEO_CLIP) == [0, 4], "frames a second apart, two to a unit, two positions a second"
+    assert times(dataclasses.replace(VIDEO_CLIP, times=(0.0, 0.333, 0.667))) == [0, 1]
+    assert times(dataclasses.replace(VIDEO_CLIP, seconds_per_unit=3.0)) == [0, 6]
+    assert times(Clip(frames(1, CELL, CELL), (5.0,))) == [0]
 
 
 def test_collating_gives_each_video_token_its_row():
