@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
-from evads_jax.models.qwen_vl import PromptBatch, QwenVLConfig, encode_video, prefill
+from evads_jax.models.qwen_vl import Prefix, PromptBatch, QwenVLConfig
 from evads_jax.models.qwen_vl.parameters import Params
+from evads_jax.models.qwen_vl.scoring import run_prompts
 from evads_jax.sampling.cache import KVCache
 from evads_jax.sampling.config import SamplingConfig
 from evads_jax.sampling.decode import decode
@@ -55,8 +56,30 @@ def sample(
       sampling: how tokens are chosen, and S.
       key: PRNG key of this rollout.
     """
-    prefix = prefill(params, config, prompts, encode_video(params, config, prompts.video))
+    return continue_prompts(params, config, run_prompts(params, config, prompts), prompt_ids, G, sampling, key)
+
+
+def continue_prompts(
+    params: Params,
+    config: QwenVLConfig,
+    prefix: Prefix,
+    prompt_ids: Int[Array, " B"],
+    G: int,
+    sampling: SamplingConfig,
+    key: Array,
+) -> Rollout:
+    """The second half of `sample`: decodes from prompts that were run.
+
+    Args:
+      params: the model's parameters.
+      config: the model's sizes.
+      prefix: the prompts, from `run_prompts`.
+      prompt_ids: as in `sample`.
+      G: samples per prompt.
+      sampling: how tokens are chosen, and S.
+      key: PRNG key of this rollout.
+    """
     cache = KVCache.create(config, prefix, G, sampling.max_new_tokens)
     keys = jax.vmap(lambda i: jax.vmap(lambda g: jax.random.fold_in(jax.random.fold_in(key, i), g))(jnp.arange(G)))
-    out = decode(params, config, sampling, cache, prefix.last, keys(prompt_ids), prompts.lengths == 0)
+    out = decode(params, config, sampling, cache, prefix.last, keys(prompt_ids), prefix.lengths == 0)
     return Rollout(out.tokens, out.lengths, out.logprobs, out.done)
