@@ -22,9 +22,9 @@ class Advantages:
       values: float32; exactly 0 for missing rewards, dropped groups and groups without variance.
       kept: the completions that may enter the loss: valid ones of groups with at least two valid rewards.
       mean: each group's mean over valid rewards; NaN where there is none.
-      std: each group's sample standard deviation; exactly 0 without variance, NaN for a dropped group.
-      flat: groups that were kept and whose valid rewards are all equal.
-      dropped: groups with fewer than two valid rewards.
+      std: each group's sample standard deviation; exactly 0 without variance, NaN for fewer than two valid rewards.
+      flat: groups of at least two valid rewards, all equal.
+      dropped: groups that leave the loss: with fewer than two valid rewards, or flat where those are to be dropped.
     """
 
     values: Float[jax.Array, "B G"]
@@ -57,6 +57,9 @@ def advantage(
     valid: Bool[ArrayLike, "B G"],
     scale: str = "group",
     epsilon: float = 1e-4,
+    *,
+    leave_one_out: bool = False,
+    drop_flat: bool = False,
 ) -> Advantages:
     """Advantages within each group.
 
@@ -66,9 +69,13 @@ def advantage(
       scale: what `r − mean(group)` is divided by: `group`, the group's standard deviation (GRPO); `batch`, that of all
         kept rewards of the call, so the call must see the whole batch; `none`, one (Dr. GRPO, arXiv 2503.20783).
       epsilon: added to the standard deviation. Not given in the paper; 1e-4 as in TRL.
+      leave_one_out: the mean is that of the group's other valid rewards (RLOO, arXiv 2402.14740): of n valid ones,
+        `r − mean(others) = n / (n − 1) · (r − mean(group))`.
+      drop_flat: groups whose valid rewards are all equal leave the loss, and the batch's standard deviation, rather
+        than enter with advantages of zero.
 
     Returns:
-      Values and bookkeeping. Groups with fewer than two valid rewards are dropped; nothing compares a lone reward.
+      Values and bookkeeping. Groups with fewer than two valid rewards are dropped: there is nothing to compare with.
 
     Raises:
       ValueError: an unknown scale.
@@ -78,10 +85,15 @@ def advantage(
     rewards, valid = jnp.asarray(rewards, jnp.float32), jnp.asarray(valid, bool)
     rewards = jnp.where(valid, rewards, 0.0)
     dropped = jnp.sum(valid, axis=-1) < 2
+    flat = _is_flat(rewards, valid) & ~dropped
+    if drop_flat:
+        dropped = dropped | flat
     kept = valid & ~dropped[:, None]
     mean, std = _moments(rewards, valid)
-    flat = _is_flat(rewards, valid) & ~dropped
     centred = rewards - mean[:, None]
+    if leave_one_out:
+        count = jnp.sum(valid, axis=-1, keepdims=True).astype(jnp.float32)
+        centred = centred * (count / jnp.maximum(count - 1.0, 1.0))
     if scale == "group":
         centred = centred / (std[:, None] + epsilon)
     elif scale == "batch":

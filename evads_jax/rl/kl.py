@@ -11,13 +11,19 @@ With x drawn from the policy π, r = π_ref(x) / π(x) (Schulman, «Approximatin
 So the best estimator of the value is not the one with the right gradient: k3 (GRPO's choice) reads the reverse
 divergence and descends the forward one; k2 descends what k1 and k3 estimate. This holds on policy, that is for the
 first update after a rollout; later updates use the same per-token terms without importance weights, as TRL does.
+
+`k1_in_reward` takes the divergence out of the loss and into the reward, `r_i − β Σ_s k1`, with the log-probabilities of
+the rollout. There k1 does have a gradient, through the advantage: k1 · ∇log π, on policy in expectation exactly the
+reverse one, ∇KL(π ‖ π_ref); of whole completions with the loss `rloo` and advantages of scale `none`.
 """
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float
+from jaxtyping import Bool, Float
+
+IN_REWARD = "k1_in_reward"
 
 
 def k1(logprob: Float[jax.Array, "..."], reference: Float[jax.Array, "..."]) -> Float[jax.Array, "..."]:
@@ -57,3 +63,16 @@ def kl(name: str, logprob: Float[jax.Array, "..."], reference: Float[jax.Array, 
     if name not in KL:
         raise ValueError(f"unknown KL estimator {name!r}; known: {', '.join(KL)}")
     return KL[name](logprob, jax.lax.stop_gradient(reference))
+
+
+def in_reward(
+    old: Float[jax.Array, "B G S"], reference: Float[jax.Array, "B G S"], mask: Bool[jax.Array, "B G S"]
+) -> Float[jax.Array, "B G"]:
+    """`Σ_s k1`, the estimate of a completion's divergence that `k1_in_reward` takes from its reward, β apart.
+
+    Args:
+      old: log-probabilities under the policy that sampled the tokens.
+      reference: the same under the reference.
+      mask: the real tokens; what stands elsewhere does not matter.
+    """
+    return jnp.sum(jnp.where(mask, k1(old, reference), 0.0), axis=-1)

@@ -5,13 +5,15 @@ answer's and x_t the reasoning trace's score. The paper does not say what S is; 
 score, which gives G(0, .25, .5, .75, 1) = (0, 1/12, 1/3, 5/12, 1): smooth below, a jump at a perfect answer.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import ArrayLike, Bool, Float
+from jaxtyping import ArrayLike, Bool, Float, Int
 
 from evads_jax.judge.verdict import Missing, Verdict
 
@@ -92,11 +94,12 @@ class Reward:
     """A reward and the parts it is the sum of; all float32 of one shape.
 
     Attributes:
-      total: `answer + trace + format`; NaN where `valid` is False.
+      total: `answer + trace + format + shaping`; NaN where `valid` is False.
       answer: the answer's weighted part, 0 where invalid.
       trace: the trace's weighted part, 0 where invalid.
       format: the weighted format part, known for every completion.
       valid: both verdicts exist. An invalid reward must not enter any statistic.
+      shaping: what was added to the judged parts, see `shaped`; None where nothing was.
     """
 
     total: Float[jax.Array, "..."]
@@ -104,6 +107,7 @@ class Reward:
     trace: Float[jax.Array, "..."]
     format: Float[jax.Array, "..."]
     valid: Bool[jax.Array, "..."]
+    shaping: Float[jax.Array, "..."] | None = None
 
 
 def reward(
@@ -135,3 +139,30 @@ def reward(
     form = (weights.format * well_formed).astype(jnp.float32)
     total = jnp.where(valid, answer + trace + form, jnp.nan)
     return Reward(total=total, answer=answer, trace=trace, format=form, valid=valid)
+
+
+def overlong(lengths: Int[ArrayLike, "..."], limit: int, buffer: int) -> Float[jax.Array, "..."]:
+    """The soft penalty for long completions, in tokens: 0 up to `limit − buffer`, from there linearly to −1 at `limit`.
+
+    DAPO, arXiv 2503.14476, equation 13, with L_max = `limit` and L_cache = `buffer`. A sampler that stops at `limit`
+    makes nothing longer; what it cuts off there has −1.
+
+    Args:
+      lengths: tokens of each completion, its stop token included.
+      limit: the longest completion allowed.
+      buffer: tokens before the limit in which the penalty grows; at least 1.
+    """
+    over = (limit - buffer) - jnp.asarray(lengths, jnp.float32)
+    return jnp.clip(over / buffer, -1.0, 0.0)
+
+
+def shaped(judged: Reward, shaping: Float[ArrayLike, "..."]) -> Reward:
+    """A reward with a further part that no judge gave (length, divergence); missing rewards stay missing.
+
+    Args:
+      judged: the reward so far; NumPy in, NumPy out.
+      shaping: what is added to it.
+    """
+    added: Any = np.asarray(shaping, np.float32)
+    so_far = 0.0 if judged.shaping is None else judged.shaping
+    return dataclasses.replace(judged, total=judged.total + added, shaping=so_far + added)

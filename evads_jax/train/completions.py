@@ -38,6 +38,7 @@ SCHEMA = pa.schema(
         ("reward_answer", pa.float32()),
         ("reward_trace", pa.float32()),
         ("reward_format", pa.float32()),
+        ("reward_shaping", pa.float32()),  # length penalty and KL term, where these are in the reward
         ("advantage", pa.float32()),
         ("kept", pa.bool_()),  # whether it entered the loss
     ]

@@ -1,12 +1,14 @@
 """MG-GRPO: sample a group of completions per prompt, judge them, and make the better ones likelier.
 
 One step: rollout with the step's parameters → texts → verdicts on answer and trace → multi-grained rewards →
-group-relative advantages → one or several clipped policy-gradient updates, with a KL term to the frozen SFT result.
-Rollout and loss both run each prompt, and its video, once for the whole group.
+group-relative advantages → one or several policy-gradient updates, with a KL term to the frozen SFT result. Which
+loss, and everything that can be set about it: docs/rl.md. Rollout and loss both run each prompt, and its video, once
+for the whole group.
 """
 
+import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +19,22 @@ from flax import struct
 from ml_collections import ConfigDict
 
 from evads_jax.data.loader import make_loader
-from evads_jax.errors import UserError
+from evads_jax.data.records import Example
 from evads_jax.judge.registry import make_judge
-from evads_jax.models.qwen_vl import PromptBatch, QwenVLConfig, SuffixBatch, decay_mask, score
-from evads_jax.rl.advantage import SCALES, Advantages, advantage
-from evads_jax.rl.kl import KL
-from evads_jax.rl.loss import LOSSES, policy_loss
-from evads_jax.rl.reward import GRAINS
+from evads_jax.models import lora
+from evads_jax.models.qwen_vl import PromptBatch, QwenVLConfig, SuffixBatch, TokenScores
+from evads_jax.rl import importance, kl
+from evads_jax.rl.advantage import Advantages, advantage
+from evads_jax.rl.loss import LossSums, denominator, policy_loss
+from evads_jax.rl.reward import overlong, shaped
+from evads_jax.rl.settings import check
 from evads_jax.sampling.config import SamplingConfig
 from evads_jax.sampling.rollout import Rollout, sample
 from evads_jax.train import completions, judging, optimizer, state
 from evads_jax.train.context import Context
 from evads_jax.train.inputs import PromptsBatch
+from evads_jax.train.microbatch import Split, logprobs, value_and_gradients
+from evads_jax.train.resampling import Drawn, resample
 from evads_jax.train.stage import Learner, Result
 from evads_jax.train.state import TrainState
 
@@ -37,46 +43,31 @@ STAGE = "mg_grpo"
 
 
 @struct.dataclass
-class Rolled:
-    """What an update learns from.
+class Samples:
+    """What an update learns from, beside the prompts.
 
     Attributes:
-      prompt: the prompts.
       suffix: the completions; the mask holds the real tokens of those that are kept.
-      old: their log-probabilities when they were sampled.
+      old: their log-probabilities before the first update: the sampler's, or the trainer's where it recomputed them.
+      sampled: the sampler's where `old` is the trainer's; None elsewhere.
       reference: their log-probabilities under the SFT result; None without a KL term.
       advantages: one per completion.
+      importance: truncated importance weights; None without them.
     """
 
-    prompt: PromptBatch
     suffix: SuffixBatch
     old: jax.Array
+    sampled: jax.Array | None
     reference: jax.Array | None
     advantages: jax.Array
-
-
-def check(rl: ConfigDict) -> None:
-    """Refuses settings that cannot work, before anything is loaded.
-
-    Raises:
-      UserError: naming the field.
-    """
-    known = {"loss": LOSSES, "kl": ("none", *KL), "reward": GRAINS, "scale_advantage": SCALES}
-    for field, names in known.items():
-        if rl[field] not in names:
-            raise UserError(f"unknown {field} {rl[field]!r}", f"config.rl.{field}", "one of " + ", ".join(names))
-    for field, least in {"group": 2, "batch_prompts": 1, "updates_per_rollout": 1, "max_new_tokens": 1}.items():
-        if rl[field] < least:
-            raise UserError(f"{field} must be at least {least}, got {rl[field]}", f"config.rl.{field}")
-    if rl.temperature <= 0:
-        raise UserError("a group of greedy completions has no variance", "config.rl.temperature", "set it above 0")
+    importance: jax.Array | None
 
 
 class GRPOLearner(Learner[PromptsBatch]):
     """Group-relative policy optimisation against a judge.
 
     Args:
-      params: where it starts, and the frozen reference; they are copied to start from.
+      params: where what it trains starts, and the reference's; they are copied to start from.
       model: the model's sizes.
       rl: the config section.
       optimizer: from `optimizer.make`.
@@ -84,6 +75,7 @@ class GRPOLearner(Learner[PromptsBatch]):
       sampling: how completions are sampled.
       folder: the run's folder, where completions are kept.
       place: puts a batch on the devices.
+      frozen: the rest of the policy; None where everything is trained.
     """
 
     shown = ("reward", "reward_answer", "well_formed", "kl", "entropy", "completion_tokens")
@@ -98,13 +90,25 @@ class GRPOLearner(Learner[PromptsBatch]):
         sampling: SamplingConfig,
         folder: Path,
         place: Callable[[Tree], Tree] = jax.device_put,
+        frozen: Tree = None,
     ):
         check(rl)
+        self.frozen = frozen
         self._params, self._model, self._rl, self._optimizer = params, model, rl, optimizer
         self._rewards, self._sampling, self._folder, self._place = rewards, sampling, folder, place
+        self._split = Split(rl.micro_groups, rl.micro_samples)
+        self._scored = dataclasses.replace(model, logit_chunk=rl.logit_chunk) if rl.logit_chunk else model
         self.update = jax.jit(self._update, donate_argnums=0)
-        self.reference = jax.jit(lambda params, prompt, suffix: score(params, model, prompt, suffix).logprob)
-        self.advantage = jax.jit(lambda rewards, valid: advantage(rewards, valid, rl.scale_advantage))
+        self.logprobs = jax.jit(
+            lambda params, prompt, suffix: logprobs(params, self._scored, prompt, suffix, self._split)
+        )
+        self.advantage = jax.jit(
+            lambda rewards, valid: advantage(
+                rewards, valid, rl.scale_advantage, leave_one_out=rl.loss == "rloo", drop_flat=rl.resample_flat > 0
+            )
+        )
+        self._divergence = jax.jit(kl.in_reward)
+        self._importance = jax.jit(importance.truncated, static_argnames=("cap", "level"))
 
     def initial(self) -> TrainState:
         """See `Learner`."""
@@ -114,51 +118,110 @@ class GRPOLearner(Learner[PromptsBatch]):
         """See `Learner`."""
         completions.rewind(self._folder, STAGE, step)
 
+    def contents(self, batch: PromptsBatch) -> str:
+        """See `Learner`: the ids of the questions."""
+        return "questions " + ", ".join(example.question.id for example in batch.examples)
+
     def step(self, before: TrainState, batch: PromptsBatch, key: jax.Array) -> tuple[TrainState, dict[str, Any]]:
         """See `Learner`: one rollout and its updates."""
         rl, clock = self._rl, _Phases()
         number = int(before.step) // rl.updates_per_rollout + 1
         prompt = self._place(batch.prompt)
-        rollout = sample(before.params, self._model, prompt, batch.ids, rl.group, self._sampling, key)
-        on_host = jax.device_get(rollout)
-        clock.end("rollout")
-        judged = self._rewards(on_host, batch.examples)
-        clock.end("judge")
-        advantages = self.advantage(judged.reward.total, judged.reward.valid)
-        rolled = self._rolled(prompt, rollout, advantages)
+        policy = lora.combine(self.frozen, before.params)
+        drawn, metrics = self._draw(policy, prompt, batch, key, clock)
+        samples, advantages, judged, more = self._samples(policy, prompt, drawn)
         parts = []
         for _ in range(rl.updates_per_rollout):
-            before, part = self.update(before, rolled)
+            before, part = self.update(before, prompt, samples, self.frozen)
             parts.append(part)
-        advantages = jax.device_get(advantages)
+        advantages, on_host = jax.device_get(advantages), drawn.on_host
         if rl.keep_completions_every and (number - 1) % rl.keep_completions_every == 0:
-            rows = judging.rows(number, judged, on_host, batch.examples, advantages.values, advantages.kept)
+            kept = advantages.kept & on_host.finished if rl.mask_truncated else advantages.kept
+            rows = judging.rows(number, judged, on_host, batch.examples, advantages.values, kept)
             completions.write(completions.path_of(self._folder, STAGE, number), rows)
-        values = _combined(jax.device_get(parts))
+        values = _combined(jax.device_get(parts)) | metrics | jax.device_get(more)
         clock.end("update")
         return before, values | judging.metrics(judged, on_host) | _groups(advantages) | clock.seconds
 
-    def _rolled(self, prompt: PromptBatch, rollout: Rollout, advantages: Advantages) -> Rolled:
+    def _draw(
+        self, params: Tree, prompt: PromptBatch, batch: PromptsBatch, key: jax.Array, clock: "_Phases"
+    ) -> tuple[Drawn, dict[str, float]]:
+        """Samples and judges, and does both again for groups without variance where `resample_flat` says so."""
+        rl = self._rl
+
+        def draw(prompt: PromptBatch, key: jax.Array) -> Rollout:
+            return sample(params, self._model, prompt, batch.ids, rl.group, self._sampling, key)
+
+        rollout = draw(prompt, key)
+        on_host = jax.device_get(rollout)
+        clock.end("rollout")
+        drawn = Drawn(rollout, on_host, self._judge(on_host, batch.examples))
+        clock.end("judge")
+        if not rl.resample_flat:
+            return drawn, {}
+        again = resample(
+            drawn, prompt, batch.examples, key, rl.resample_flat, draw=draw, judge=self._judge,
+            flat=lambda judged: np.asarray(self.advantage(judged.reward.total, judged.reward.valid).flat),
+            place=self._place,
+        )  # fmt: skip
+        clock.end("resample")
+        return again
+
+    def _judge(self, rollout: Rollout, examples: Sequence[Example]) -> judging.Judged:
+        """Rewards of a rollout, the penalty for long completions included."""
+        rl, judged = self._rl, self._rewards(rollout, examples)
+        if not rl.overlong_tokens:
+            return judged
+        penalty = rl.overlong_weight * overlong(rollout.lengths, rl.max_new_tokens, rl.overlong_tokens)
+        return dataclasses.replace(judged, reward=shaped(judged.reward, penalty))
+
+    def _samples(
+        self, params: Tree, prompt: PromptBatch, drawn: Drawn
+    ) -> tuple[Samples, Advantages, judging.Judged, dict[str, Any]]:
+        """What the updates learn from, the advantages and final rewards behind it, and further metrics."""
+        rl, rollout, judged = self._rl, drawn.rollout, drawn.judged
+        metrics: dict[str, Any] = {}
         real = jnp.arange(rollout.tokens.shape[-1]) < rollout.lengths[..., None]
-        suffix = SuffixBatch(tokens=rollout.tokens, lengths=rollout.lengths, mask=real & advantages.kept[..., None])
-        reference = None if self._rl.kl == "none" else self.reference(self._params, prompt, suffix)
-        return Rolled(prompt, suffix, rollout.logprobs, reference, advantages.values)
+        suffix = SuffixBatch(tokens=rollout.tokens, lengths=rollout.lengths, mask=real)
+        old, sampled, reference, weights = rollout.logprobs, None, None, None
+        if rl.old_logps == "recomputed":
+            old, sampled = self.logprobs(params, prompt, suffix), old
+        if rl.kl != "none":
+            reference = self.logprobs(lora.combine(self.frozen, self._params), prompt, suffix)
+        if rl.kl == kl.IN_REWARD:
+            divergence = jax.device_get(self._divergence(old, reference, real))
+            judged = dataclasses.replace(judged, reward=shaped(judged.reward, -rl.kl_weight * divergence))
+        advantages = self.advantage(judged.reward.total, judged.reward.valid)
+        kept = advantages.kept & rollout.finished if rl.mask_truncated else advantages.kept
+        suffix = dataclasses.replace(suffix, mask=real & kept[..., None])
+        if sampled is not None and rl.importance_cap is not None:
+            weights, metrics = self._importance(
+                old, sampled, suffix.mask, cap=rl.importance_cap, level=rl.importance_level
+            )
+        samples = Samples(suffix, old, sampled, reference, advantages.values, weights)
+        return samples, advantages, judged, metrics
 
-    def _update(self, before: TrainState, rolled: Rolled) -> tuple[TrainState, dict[str, Any]]:
-        rl, mask = self._rl, rolled.suffix.mask
+    def _update(
+        self, before: TrainState, prompt: PromptBatch, samples: Samples, frozen: Tree = None
+    ) -> tuple[TrainState, dict[str, Any]]:
+        rl, mask = self._rl, samples.suffix.mask
+        whole = denominator(rl.loss, mask, rl.max_new_tokens)
 
-        def mean_loss(params):
-            scores = score(params, self._model, rolled.prompt, rolled.suffix)
+        def objective(scores: TokenScores, part: Samples) -> tuple[jax.Array, LossSums]:
             sums = policy_loss(
-                rl.loss, scores.logprob, rolled.old, rolled.advantages, mask, max_tokens=rl.max_new_tokens,
-                clip_low=rl.clip_low, clip_high=rl.clip_high, reference_logprob=rolled.reference, kl_name=rl.kl,
-                kl_weight=rl.kl_weight, entropy=scores.entropy,
+                rl.loss, scores.logprob, part.old, part.advantages, part.suffix.mask, max_tokens=rl.max_new_tokens,
+                clip_low=rl.clip_low, clip_high=rl.clip_high, dual_clip=rl.dual_clip, cispo_cap=rl.cispo_cap,
+                importance=part.importance, reference_logprob=part.reference, kl_name=rl.kl, kl_weight=rl.kl_weight,
+                entropy=scores.entropy, entropy_weight=rl.entropy_weight,
             )  # fmt: skip
-            return sums.value(), (sums, scores.logprob)
+            return sums.loss / whole, sums
 
-        (loss, (sums, logprob)), gradients = jax.value_and_grad(mean_loss, has_aux=True)(before.params)
+        loss, sums, logprob, gradients = value_and_gradients(
+            objective, before.params, self._scored, prompt, samples.suffix, samples, self._split, frozen
+        )
         after, metrics = state.apply_gradients(before, self._optimizer.transformation, loss, gradients)
-        gap = jnp.where(mask, jnp.abs(logprob - rolled.old), 0.0)
+        sampled = samples.old if samples.sampled is None else samples.sampled
+        gap = jnp.where(mask, jnp.abs(logprob - sampled), 0.0)
         metrics |= {"logprob_gap": gap.sum() / jnp.maximum(mask.sum(), 1), "logprob_gap_max": gap.max()}
         return after, metrics | sums.metrics() | {"learning_rate": self._optimizer.schedule(before.step)}
 
@@ -181,10 +244,13 @@ def train_grpo(context: Context, params: Tree) -> Result:
         max_new_tokens=rl.max_new_tokens, temperature=rl.temperature, top_p=rl.top_p, stop_ids=(ids.im_end,),
         pad_id=ids.pad,
     )  # fmt: skip
-    made = optimizer.make(rl, decay_mask(context.model), rl.max_steps * rl.updates_per_rollout)
+    part = context.divide(params, STAGE)
+    made = optimizer.make(rl, part.decay_mask, rl.max_steps * rl.updates_per_rollout, part.matrices)
     judge = make_judge(config.judge, config.run.language, context.workdir)
     rewards = judging.RewardFunction(judge, context.tokenizer, rl, config.run.language)
-    learner = GRPOLearner(params, context.model, rl, made, rewards, sampling, context.workdir, context.place)
+    learner = GRPOLearner(
+        part.start, context.model, rl, made, rewards, sampling, context.workdir, context.place, part.frozen
+    )
     stage = context.stage(STAGE, max_steps=rl.max_steps)
     return context.fit(learner, batches, stage, "rl", config.data.format_rl, together=False)
 
@@ -210,7 +276,7 @@ def _combined(parts: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def _groups(advantages: Advantages) -> dict[str, float]:
-    """Shares of groups without variance and of dropped ones."""
+    """Shares of groups without variance, and of those that left the loss."""
     return {
         "zero_variance": float(np.mean(advantages.flat)),
         "dropped_groups": float(np.mean(advantages.dropped)),

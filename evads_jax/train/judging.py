@@ -86,7 +86,10 @@ class RewardFunction:
 
 
 def metrics(judged: Judged, rollout: Rollout) -> dict[str, float]:
-    """Reward, its parts (means over valid rewards), well-formed share, missing verdicts, lengths."""
+    """Reward, its parts (means over valid rewards), well-formed share, missing verdicts, lengths.
+
+    `reward_shaping` only where something was added to the judged parts.
+    """
     valid = np.asarray(judged.reward.valid)
     missing = [isinstance(v, Missing) for v in (*judged.answers, *judged.traces)]
 
@@ -94,7 +97,8 @@ def metrics(judged: Judged, rollout: Rollout) -> dict[str, float]:
         return float(np.mean(values, where=valid, dtype=np.float64)) if valid.any() else float("nan")
 
     total = np.asarray(judged.reward.total)[valid]
-    return {
+    shaping = {} if judged.reward.shaping is None else {"reward_shaping": mean(judged.reward.shaping)}
+    return shaping | {
         "reward": mean(judged.reward.total),
         "reward_std": float(np.std(total, dtype=np.float64, ddof=1)) if total.size > 1 else float("nan"),
         "reward_answer": mean(judged.reward.answer),
@@ -130,6 +134,7 @@ def rows(
                 "reward_answer": float(parts.answer[b, g]) if valid else None,
                 "reward_trace": float(parts.trace[b, g]) if valid else None,
                 "reward_format": float(parts.format[b, g]),
+                "reward_shaping": 0.0 if parts.shaping is None else float(parts.shaping[b, g]),
                 "advantage": float(advantages[b, g]), "kept": bool(kept[b, g]),
             }
         )  # fmt: skip

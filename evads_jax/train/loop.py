@@ -89,7 +89,8 @@ class _Run:
         self.validated: int | None = None
         self.saved: int | None = None
         self.exhausted = False
-        self.pending: tuple[int, dict[str, Any], float] | None = None  # a step whose metrics are not fetched yet
+        # A step whose metrics are not fetched yet: number, metrics, seconds waited for data, what its batch held.
+        self.pending: tuple[int, dict[str, Any], float, str] | None = None
         self.mark = time.monotonic()  # when the step under way began
         self.saving = 0.0  # seconds spent on the last save, told with the next step
         self._begin(about)
@@ -175,7 +176,7 @@ class _Run:
         if _overlaps(metrics):
             self._settle()  # of the step before, while this one is under way
         self.step += 1
-        self.pending = (self.step, metrics, waited)
+        self.pending = (self.step, metrics, waited, self.learner.contents(batch))
         if not _overlaps(metrics):
             self._settle()
 
@@ -183,14 +184,15 @@ class _Run:
         """Fetches, checks and logs the metrics of the last step."""
         if self.pending is None:
             return
-        step, metrics, waited = self.pending
+        step, metrics, waited, held = self.pending
         self.pending = None
         values = _numbers(metrics)
         bad = int(values.pop("first_bad", -1))
         if bad >= 0:
             loss = f" (loss {values['loss']:.4g})" if "loss" in values else ""
+            batch = f"; its batch: {held}" if held else ""
             raise UserError(
-                f"stage {self.stage.name}, step {step}: {self.names[bad]} is not finite{loss}",
+                f"stage {self.stage.name}, step {step}: {self.names[bad]} is not finite{loss}{batch}",
                 str(self.checkpoints.folder),
                 f"the checkpoint of step {self.saved} is good; lower learning_rate or clip_norm",
             )
@@ -292,7 +294,10 @@ def _key_data(key: jax.Array) -> list[int]:
 
 
 def _write_overview(workdir: Path, params: Tree) -> None:
-    """Writes `W/parameters.txt`: every parameter's shape, size and statistics."""
+    """Writes `W/parameters.txt`: every parameter's shape, size and, where one process has all of them, statistics."""
     if jax.process_index() == 0:
-        overview = parameter_overview.get_parameter_overview(jax.device_get(params))
+        whole = all(x.is_fully_addressable for x in jax.tree.leaves(params))
+        leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(params) if whole else params)
+        shown = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+        overview = parameter_overview.get_parameter_overview(shown, include_stats=whole)
         (workdir / "parameters.txt").write_text(overview + "\n")

@@ -34,9 +34,11 @@ class Learner(Generic[Batch]):
 
     Attributes:
       shown: names of the metrics that the progress line shows.
+      frozen: the part of the policy that the stage leaves as it is (see `train.trainable`); None: it trains all.
     """
 
     shown: tuple[str, ...] = ("loss",)
+    frozen: Tree = None
 
     def initial(self) -> TrainState:
         """The state before the first step; a new one at each call, since steps donate it."""
@@ -55,6 +57,10 @@ class Learner(Generic[Batch]):
           way). `first_bad`, where given, is that of `state.apply_gradients`.
         """
         raise NotImplementedError
+
+    def contents(self, batch: Batch) -> str:
+        """What a batch holds, for the message that its loss or gradient was not finite; empty: nothing to name."""
+        return ""
 
     def validate(self, state: TrainState) -> dict[str, Any]:
         """Metrics on held-out data; `loss` is what early stopping watches. Empty: the stage does not validate."""

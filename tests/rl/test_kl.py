@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evads_jax.rl.kl import KL, kl
+from evads_jax.rl.kl import KL, in_reward, kl
 
 
 def policies():
@@ -64,3 +64,20 @@ def test_no_gradient_flows_into_the_reference():
 def test_an_unknown_estimator_is_named():
     with pytest.raises(ValueError, match="k4"):
         kl("k4", jnp.zeros(1), jnp.zeros(1))
+
+
+def test_a_divergence_in_the_reward_is_the_sum_over_the_real_tokens():
+    rng = np.random.default_rng(0)
+    old, reference = rng.normal(-2, 1, (2, 3, 4, 5)).astype(np.float32)
+    mask = np.arange(5) < rng.integers(0, 6, (3, 4, 1))
+    poisoned = np.where(mask, old, np.nan)
+    want = np.where(mask, old - reference, 0).astype(np.float64).sum(-1)
+    np.testing.assert_allclose(in_reward(poisoned, reference, mask), want, rtol=1e-5, atol=1e-6)
+
+
+def test_in_the_reward_k1_descends_the_reverse_divergence():
+    # REINFORCE with the reward −k1: Σ_x π(x) · k1(x) · ∇log π(x), the sampling probabilities and k1 held fixed.
+    theta, other = policies()
+    fixed, value = jax.nn.softmax(theta), kl("k1", jax.nn.log_softmax(theta), jax.nn.log_softmax(other))
+    slope = jax.grad(lambda t: jnp.sum(fixed * value * jax.nn.log_softmax(t)))(theta)
+    np.testing.assert_allclose(slope, divergence_gradient("reverse"), atol=1e-5)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evads_jax.judge.verdict import GRID, Missing, Verdict
-from evads_jax.rl.reward import GRAINS, RewardWeights, grain, reward, scores
+from evads_jax.rl.reward import GRAINS, RewardWeights, grain, overlong, reward, scores, shaped
 
 EXPECTED = {
     "mg": (0, 1 / 12, 1 / 3, 5 / 12, 1),
@@ -55,3 +55,21 @@ def test_a_missing_verdict_is_invalid_and_never_a_zero():
     assert np.asarray(got.valid).tolist() == [True, False, True]
     assert np.isnan(got.total[1])
     assert not np.isnan(np.asarray(got.total)[[0, 2]]).any()
+
+
+@given(st.integers(1, 40), st.data())
+def test_the_penalty_for_length_is_that_of_dapo(limit, data):
+    buffer = data.draw(st.integers(1, limit))
+    lengths = np.arange(44)
+    want = [0 if n <= limit - buffer else max((limit - buffer - n) / buffer, -1) for n in lengths.tolist()]
+    np.testing.assert_allclose(overlong(lengths, limit, buffer), want, rtol=1e-6)
+
+
+def test_what_is_added_to_a_reward_is_kept_beside_it_and_gives_no_missing_one_a_value():
+    judged = reward(np.array([1.0, 0.5, 0.0]), np.ones(3), np.ones(3, bool), np.array([True, True, False]))
+    once = shaped(judged, np.array([-0.5, 0.0, -1.0]))
+    twice = shaped(once, np.array([0.25, 0.0, 0.0]))
+    np.testing.assert_allclose(twice.total, judged.total - np.array([0.25, 0.0, 1.0]), rtol=1e-6)
+    assert np.isnan(twice.total[2])
+    np.testing.assert_allclose(twice.shaping, [-0.25, 0.0, -1.0])
+    assert judged.shaping is None

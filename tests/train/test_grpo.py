@@ -1,3 +1,4 @@
+import re
 import signal
 import subprocess
 import sys
@@ -9,11 +10,12 @@ import pytest
 from tiny_experiment import config, context, record, train
 
 from evads_jax.errors import UserError
-from evads_jax.events import read_events, without_wall_clock
+from evads_jax.events import is_wall_clock, read_events, without_wall_clock
 from evads_jax.judge.verdict import Missing, Verdict
 from evads_jax.models.qwen_vl import decay_mask, init
 from evads_jax.sampling.config import SamplingConfig
 from evads_jax.train import completions, grpo, judging, optimizer
+from evads_jax.train.checkpoint import Checkpoints
 
 TINY = Path(__file__).with_name("tiny_experiment.py")
 
@@ -44,11 +46,11 @@ def params(made):
     return init(made.model, jax.random.key(0))
 
 
-def learner_of(made, params, judge, folder, **changes):
+def learner_of(made, params, judge, folder, stop=(), **changes):
     rl = config().rl
     rl.update(changes)
     ids = made.tokenizer.ids
-    sampling = SamplingConfig(rl.max_new_tokens, 1.0, 1.0, (ids.im_end,), ids.pad)
+    sampling = SamplingConfig(rl.max_new_tokens, 1.0, 1.0, (ids.im_end, *stop), ids.pad)
     rewards = judging.RewardFunction(judge, made.tokenizer, rl, "en")
     return grpo.GRPOLearner(
         params, made.model, rl, optimizer.make(rl, decay_mask(made.model), 10), rewards, sampling, folder
@@ -113,7 +115,7 @@ def test_the_better_completions_become_likelier(made, params, tmp_path):
     rollout = grpo.sample(before, made.model, batch.prompt, batch.ids, 4, learner._sampling, key)
     S = rollout.tokens.shape[-1]
     suffix = grpo.SuffixBatch(rollout.tokens, rollout.lengths, np.arange(S) < rollout.lengths[..., None])
-    old, new = (learner.reference(p, batch.prompt, suffix).sum(-1) / rollout.lengths for p in (before, state.params))
+    old, new = (learner.logprobs(p, batch.prompt, suffix).sum(-1) / rollout.lengths for p in (before, state.params))
     assert float(((new - old) * advantages).sum()) > 0
 
 
@@ -146,7 +148,7 @@ def test_several_updates_per_rollout_move_away_from_it(made, params, tmp_path):
     assert int(state.step) == 6
     assert completions.steps(tmp_path, grpo.STAGE) == [1, 2]
     assert learner.update._cache_size() == 1
-    assert learner.reference._cache_size() == 1
+    assert learner.logprobs._cache_size() == 1
 
 
 def test_completions_are_kept_every_so_many_steps_and_rewound(made, params, tmp_path):
@@ -157,6 +159,119 @@ def test_completions_are_kept_every_so_many_steps_and_rewound(made, params, tmp_
     assert completions.steps(tmp_path, grpo.STAGE) == [1, 3]
     learner.rewind(2)
     assert completions.steps(tmp_path, grpo.STAGE) == [1]
+
+
+def test_micro_batches_change_nothing(made, params, tmp_path):
+    whole, parts = (
+        learner_of(made, params, CountingJudge(missing=8), tmp_path, **changes)
+        for changes in ({}, {"micro_groups": 1, "micro_samples": 2, "logit_chunk": 8})
+    )
+    steps = [learner.step(learner.initial(), batch_of(made), jax.random.key(1))[1] for learner in (whole, parts)]
+    assert steps[0].keys() == steps[1].keys()
+    for name, value in steps[0].items():
+        if not is_wall_clock(name):
+            assert steps[1][name] == pytest.approx(value, rel=1e-5, abs=1e-6), name
+    assert steps[1]["loss"] == pytest.approx(steps[0]["loss"], rel=1e-6, abs=1e-7)
+    assert steps[1]["grad_norm"] == pytest.approx(steps[0]["grad_norm"], rel=1e-6)
+
+
+def test_everything_that_can_be_set_is_recorded(made, params, tmp_path):
+    learner = learner_of(
+        made, params, CountingJudge(), tmp_path, stop=range(20, 80), loss="dapo", dual_clip=3.0, entropy_weight=0.1,
+        kl="k1_in_reward", kl_weight=0.5, mask_truncated=True, overlong_tokens=12, overlong_weight=0.25,
+        updates_per_rollout=2, old_logps="recomputed", importance_cap=1.0 + 1e-7, importance_level="sequence",
+    )  # fmt: skip
+    state = learner.initial()
+    for number in (1, 2):  # in the second the policy is no longer its reference
+        state, metrics = learner.step(state, batch_of(made), jax.random.key(number))
+    rows = completions.read(tmp_path, grpo.STAGE, 2)
+    assert metrics["logprob_gap_max"] < 1e-5  # of the trainer to the sampler, before the first update
+    assert metrics["importance_mean"] == pytest.approx(1.0, abs=1e-4)
+    assert 0 < metrics["importance_capped"] <= 1
+    assert {"clip_dual", "clip_low", "clip_high", "entropy", "kl", "dropped_groups"} <= metrics.keys()
+    assert 0 < metrics["truncated"] == np.mean([not row["finished"] for row in rows]) < 1
+    assert [row["kept"] for row in rows] == [row["finished"] for row in rows]
+    assert metrics["tokens"] == sum(row["tokens"] for row in rows if row["finished"])
+    # What was added to the judged parts: 0.25 for the whole length, and the divergence, which is not 0 any more.
+    added = np.array(
+        [row["reward"] - row["reward_answer"] - row["reward_trace"] - row["reward_format"] for row in rows]
+    )
+    np.testing.assert_allclose(added, [row["reward_shaping"] for row in rows], atol=1e-5)
+    length = np.array([-0.25 * row["tokens"] / 12 for row in rows])
+    assert np.abs(added - length).max() > 1e-4
+    assert metrics["reward_shaping"] == pytest.approx(added.mean(), rel=1e-4)
+
+
+class FlatJudge:
+    """The verdicts on v0 are all the same; those on v1 are in the first round, and differ in later ones."""
+
+    name = "flat"
+
+    def __init__(self):
+        self.asked = []
+
+    def judge(self, requests):
+        self.asked.append([request.video for request in requests])
+        later = len(self.asked) > 1
+        return [Verdict((n % 5) / 4 if later and r.video == "v1" else 0.5) for n, r in enumerate(requests)]
+
+
+def test_a_flat_group_is_sampled_again_and_dropped_in_the_end(made, params, tmp_path):
+    judge, batch = FlatJudge(), batch_of(made)
+    plain = learner_of(made, params, FlatJudge(), tmp_path / "plain")
+    learner = learner_of(made, params, judge, tmp_path, resample_flat=2)
+    _, without = plain.step(plain.initial(), batch, jax.random.key(1))
+    compiled = grpo.sample._cache_size()
+    _, metrics = learner.step(learner.initial(), batch, jax.random.key(1))
+    assert grpo.sample._cache_size() == compiled  # the rounds have the shapes of the batch
+    assert [sorted(set(videos)) for videos in judge.asked] == [["v0", "v1"], ["v0", "v1"], ["v0"]]
+    assert [len(videos) for videos in judge.asked] == [16, 16, 8]
+    assert metrics["resampled_groups"] == 1.5
+    assert (without["zero_variance"], without["dropped_groups"]) == (1.0, 0.0)
+    assert (metrics["zero_variance"], metrics["dropped_groups"]) == (0.5, 0.5)
+    first, rows = (completions.read(folder, grpo.STAGE, 1) for folder in (tmp_path / "plain", tmp_path))
+    assert [row["kept"] for row in rows] == [False] * 4 + [True] * 4
+    assert [row["advantage"] for row in rows[:4]] == [0.0] * 4
+    assert metrics["tokens"] == sum(row["tokens"] for row in rows[4:])
+    assert all(a["text"] != b["text"] for a, b in zip(first, rows, strict=True))
+    _, again = learner_of(made, params, FlatJudge(), tmp_path, resample_flat=2).step(
+        learner.initial(), batch, jax.random.key(1)
+    )
+    assert again["loss"] == metrics["loss"]
+
+
+def test_a_group_that_is_not_flat_is_left_as_it_is(made, params, tmp_path):
+    steps = []
+    for folder, rounds in ((tmp_path / "never", 0), (tmp_path / "twice", 2)):
+        learner = learner_of(made, params, CountingJudge(), folder, resample_flat=rounds)
+        state, metrics = learner.step(learner.initial(), batch_of(made), jax.random.key(1))
+        steps.append((state.params, metrics))
+    jax.tree.map(np.testing.assert_array_equal, steps[0][0], steps[1][0])
+    assert steps[1][1]["resampled_groups"] == 0
+    files = [completions.path_of(tmp_path / name, grpo.STAGE, 1).read_bytes() for name in ("never", "twice")]
+    assert files[0] == files[1]
+
+
+def test_a_step_that_is_not_finite_names_tensor_and_batch_and_leaves_the_checkpoint(tmp_path, monkeypatch):
+    original = grpo.GRPOLearner.step
+
+    def step(learner, before, batch, key):
+        if int(before.step) == 2:
+            before = before.replace(params=jax.tree.map(lambda x: x * np.nan, before.params))
+        return original(learner, before, batch, key)
+
+    monkeypatch.setattr(grpo.GRPOLearner, "step", step)
+    with pytest.raises(UserError) as stopped:
+        train("mg_grpo", tmp_path)
+    message = str(stopped.value)
+    said = r"step 3: gradient of text/\S+ is not finite \(loss nan\); its batch: questions v\d-\d, v\d-\d \["
+    assert re.search(said, message)
+    assert "the checkpoint of step 2 is good" in message
+    assert read_events(tmp_path, "failure")[0]["message"] == message
+    checkpoints = Checkpoints(tmp_path, grpo.STAGE)
+    assert checkpoints.latest() == 2
+    monkeypatch.undo()
+    assert train("mg_grpo", tmp_path).step == 4
 
 
 @pytest.mark.parametrize(

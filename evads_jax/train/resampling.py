@@ -1,0 +1,114 @@
+"""Dynamic sampling: groups that teach nothing are sampled again, a bounded number of times.
+
+A group whose valid rewards are all equal has no advantages. As in DAPO (arXiv 2503.14476, section 3.2) its place is
+filled before the update; not with another prompt, though, but with new samples of the same one under a new key, so that
+the order of the data, and with it an exact resume, does not depend on the rewards. What is still flat after the last
+round leaves the loss and is counted (`advantage(drop_flat=True)`).
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool
+
+from evads_jax.data.records import Example
+from evads_jax.models.qwen_vl import PromptBatch
+from evads_jax.sampling.rollout import Rollout
+from evads_jax.train.judging import Judged
+
+Tree = Any
+
+# Keys of later rounds are folded with numbers that no prompt has: those are below 2³¹.
+_FIRST_ROUND = 1 << 31
+
+
+class Drawn(NamedTuple):
+    """A rollout and what it was worth.
+
+    Attributes:
+      rollout: on the device.
+      on_host: the same on the host.
+      judged: texts, verdicts and rewards.
+    """
+
+    rollout: Rollout
+    on_host: Rollout
+    judged: Judged
+
+
+def resample(
+    drawn: Drawn,
+    prompt: PromptBatch,
+    examples: Sequence[Example],
+    key: jax.Array,
+    rounds: int,
+    *,
+    draw: Callable[[PromptBatch, jax.Array], Rollout],
+    judge: Callable[[Rollout, Sequence[Example]], Judged],
+    flat: Callable[[Judged], Bool[np.ndarray, " B"]],
+    place: Callable[[Tree], Tree],
+) -> tuple[Drawn, dict[str, float]]:
+    """Samples flat groups again until none is flat or the rounds are used up.
+
+    A round has the shapes of the whole batch, so that nothing is compiled anew: the other prompts are absent (length
+    0), and decoding ends with the longest of the groups that are there.
+
+    Args:
+      drawn: the first rollout.
+      prompt: its prompts, on the device.
+      examples: what they ask.
+      key: the rollout's key.
+      rounds: the most rounds.
+      draw: samples prompts with a key.
+      judge: reads and judges a rollout on the host.
+      flat: the groups whose valid rewards are all equal.
+      place: puts an array on the devices.
+
+    Returns:
+      The rollout with the groups in it that were last sampled, and the metric `resampled_groups`: how often a group
+      was sampled again, per group of the batch.
+    """
+    sampled = 0
+    for number in range(rounds):
+        again = flat(drawn.judged)
+        if not again.any():
+            break
+        rows = np.flatnonzero(again).tolist()
+        sampled += len(rows)
+        mask = place(again)
+        some = dataclasses.replace(prompt, lengths=jnp.where(mask, prompt.lengths, 0))
+        rollout = draw(some, jax.random.fold_in(key, _FIRST_ROUND + number))
+        only = jax.tree.map(lambda x, rows=rows: np.asarray(x)[rows], jax.device_get(rollout))
+        judged = judge(only, [examples[b] for b in rows])
+        rollout = _where(mask, rollout, drawn.rollout)
+        drawn = Drawn(rollout, jax.device_get(rollout), _replaced(drawn.judged, judged, rows))
+    return drawn, {"resampled_groups": sampled / len(examples)}
+
+
+@jax.jit
+def _where(mask: jax.Array, new: Rollout, old: Rollout) -> Rollout:
+    return jax.tree.map(lambda a, b: jnp.where(mask.reshape(-1, *[1] * (a.ndim - 1)), a, b), new, old)
+
+
+def _replaced(before: Judged, new: Judged, rows: list[int]) -> Judged:
+    """`before` with the groups `rows` of `new`, whose groups are these alone."""
+    G = before.reward.valid.shape[1]
+
+    def lists(old: list[Any], other: list[Any]) -> list[Any]:
+        made = list(old)
+        for i, b in enumerate(rows):
+            made[b * G : (b + 1) * G] = other[i * G : (i + 1) * G]
+        return made
+
+    def arrays(old: np.ndarray, other: np.ndarray) -> np.ndarray:
+        made = np.array(old)
+        made[rows] = other
+        return made
+
+    names = ("texts", "completions", "answers", "traces")
+    fields = {name: lists(getattr(before, name), getattr(new, name)) for name in names}
+    return dataclasses.replace(before, **fields, reward=jax.tree.map(arrays, before.reward, new.reward))
