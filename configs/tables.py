@@ -2,19 +2,23 @@
 
     python -m evads_jax.main --config=configs/tables.py:main --config.runs=runs/mg_grpo --workdir=runs/tables
 
-`:main` takes one run or several; `:learning` one run per seed (--config.runs='runs/study/seed*/mg');
-`:reward_ablation` one run per seed and grain (--config.runs='runs/study/seed*/*').
+`:main` takes one run or several, of mg_grpo or evaluate: stages or models × tasks; `:differences` their paired
+differences to the first; `:learning` one run per seed (--config.runs='runs/study/seed*/mg'); `:reward_ablation` one run
+per seed and grain (--config.runs='runs/study/seed*/*'); `:data_scale` one run per seed and number of training videos
+(--config.data.videos_sft, videos_rl); `:density` runs of configs/density.py, beside the published corpora.
 
-Prints the table and writes W/tables/<name>.{md,csv,tex}. Runs that were asked or judged differently are refused.
+Prints the table and writes W/tables/<name>.{md,csv,tex,html}. Runs that were asked or judged differently are refused.
 """
 
 import ml_collections
 from ml_collections import config_dict
 
+VARIANTS = ("main", "differences", "learning", "reward_ablation", "data_scale", "density")
+
 
 def get_config(variant: str = "main") -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
-    config.job = "tables"
-    config.table = variant  # main | learning | reward_ablation
+    config.job = "density_table" if variant == "density" else "tables"
+    config.table = variant  # one of VARIANTS
     config.runs = config_dict.placeholder(str)  # folders or patterns, separated by commas
     return config

@@ -50,6 +50,19 @@ RESUMABLE = (
     "qa.prices",
     "qa.max_cost",
     "qa.currency",
+    "judge.repeats",
+    "second_judge.",
+    "policy.key_env",
+    "policy.concurrency",
+    "policy.requests_per_minute",
+    "policy.tokens_per_minute",
+    "policy.timeout",
+    "policy.retries",
+    "policy.patience",
+    "policy.prices",
+    "policy.max_cost",
+    "policy.currency",
+    "policy.dry_run",
 )
 
 

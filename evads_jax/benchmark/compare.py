@@ -11,10 +11,12 @@ import numpy as np
 
 from evads_jax.benchmark import files
 from evads_jax.benchmark.files import CHANCE, Evaluation
-from evads_jax.benchmark.score import members, metric
+from evads_jax.benchmark.score import ALL, members, metric
 from evads_jax.benchmark.statistics import Estimate, Videos
 from evads_jax.errors import UserError
 
+SHORT = {"Cognition & Reasoning": "Cognition", ALL: "All"}
+INTERVAL_NOTE = "[low, high]: 95 % interval, bootstrap over videos. n: questions with a verdict."
 # An evaluation and the mask of usable rows → numerators and denominators, [N, K] each.
 Columns = Callable[[Evaluation, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
@@ -75,7 +77,8 @@ def check_comparable(runs: Sequence[Run], same_split: bool = True) -> None:
             summary = evaluation.summary
             fields = {"judge": summary["judge"]}
             if name != CHANCE:
-                fields |= {f"protocol.{k}": v for k, v in summary["protocol"].items() if k != "blank_frames"}
+                protocol = {"samples": 1, **summary["protocol"]}
+                fields |= {f"protocol.{k}": v for k, v in protocol.items() if k != "blank_frames"}
             fields["split" if same_split else f"split of seed {summary['seed']}"] = summary["split"]["hash"]
             for field, value in fields.items():
                 other, where = seen.setdefault(field, (value, evaluation.folder))
@@ -98,18 +101,18 @@ def paired(runs: Iterable[Run], a: str, b: str | None, columns: Columns) -> list
       b: another's; None for the figures themselves.
       columns: what is averaged.
     """
-    estimates = []
-    for run in runs:
-        first = run.evaluations[a]
-        second = run.evaluations[b] if b else first
-        bootstrap, split = first.summary["bootstrap"], first.summary["split"]["hash"]
-        names = [row["video"] for row in first.verdicts]
-        # One set of draws per split, whatever the run's seed: seeds that share videos are resampled together.
-        videos = Videos(names, bootstrap["replicates"], 0, split)
-        usable = valid(first) & valid(second)
-        estimate = videos.ratio(names, *columns(first, usable))
-        estimates.append(estimate - videos.ratio(names, *columns(second, usable)) if b else estimate)
-    return estimates
+    return [figures(run.evaluations[a], run.evaluations[b] if b else None, columns) for run in runs]
+
+
+def figures(first: Evaluation, second: Evaluation | None, columns: Columns) -> Estimate:
+    """The figures of an evaluation, or their paired difference to another one of the same split (see `paired`)."""
+    bootstrap, split = first.summary["bootstrap"], first.summary["split"]["hash"]
+    names = [row["video"] for row in first.verdicts]
+    # One set of draws per split, whatever the run's seed: seeds that share videos are resampled together.
+    videos = Videos(names, bootstrap["replicates"], 0, split)
+    usable = valid(first) & valid(second or first)
+    estimate = videos.ratio(names, *columns(first, usable))
+    return estimate - videos.ratio(names, *columns(second, usable)) if second else estimate
 
 
 def valid(evaluation: Evaluation) -> np.ndarray:

@@ -1,7 +1,9 @@
 """The files of an evaluation: what is asked (`Split`), JSON lines that survive a kill, and reading results back.
 
-    W/evaluation/<stage>/predictions.jsonl   one completion per question, appended as they come
-    W/evaluation/<stage>/verdicts.jsonl      one judged answer per question, appended as they come
+    W/evaluation/<stage>/questions.jsonl     what is asked, with references
+    W/evaluation/<stage>/predictions.jsonl   one completion per question and sample, appended as they come
+    W/evaluation/<stage>/verdicts.jsonl      one judged answer per question and sample, appended as they come
+    W/evaluation/<stage>/verdicts_<x>.jsonl  the same answers judged again: repeat1, repeat2, …, second_<digest>
     W/evaluation/<stage>/protocol.json       how the completions were made; others' are set aside, never mixed in
     W/evaluation/<stage>/summary.json        the figures
 
@@ -13,7 +15,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +27,16 @@ STAGES = ("base", "sft", "control", "mg_grpo")
 _BLANKED = "_blanked"
 
 
+class NoVideo(Exception):
+    """A record's video is not there or cannot be read; the message says why. Its questions are still counted."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Split:
     """The questions of an evaluation; everything but the frames is kept in memory.
 
     Attributes:
-      records: the videos; read again whenever frames are needed.
+      records: the videos; read again whenever frames are needed. Reading one may raise `NoVideo`.
       places: (record, question) of each question, video by video.
       examples: the questions, in the same order.
       facts: slot → value of the script behind each question's video; empty for real videos.
@@ -50,13 +56,30 @@ class Split:
         Raises:
           UserError: two questions have the same id.
         """
+        videos = (records[i] for i in range(len(records)))
+        return cls._of(records, ((tuple(video.examples()), video.facts) for video in videos))
+
+    @classmethod
+    def annotated(cls, records: Records, rows: Sequence[tuple[Example, ...]]) -> "Split":
+        """The split of annotated videos that are not opened for it.
+
+        Args:
+          records: the videos.
+          rows: the questions of each of them.
+
+        Raises:
+          UserError: two questions have the same id.
+        """
+        return cls._of(records, ((examples, {}) for examples in rows))
+
+    @classmethod
+    def _of(cls, records: Records, videos: Iterable[tuple[tuple[Example, ...], Mapping[str, str]]]) -> "Split":
         places, examples, facts, digest = [], [], [], hashlib.sha256()
-        for i in range(len(records)):
-            record = records[i]
-            for j, example in enumerate(record.examples()):
+        for i, (rows, known) in enumerate(videos):
+            for j, example in enumerate(rows):
                 places.append((i, j))
                 examples.append(example)
-                facts.append(record.facts)
+                facts.append(known)
                 q = example.question
                 rubric = [dataclasses.astuple(point) for point in q.rubric]
                 digest.update(json.dumps([example.video, q.id, q.question, q.answer, q.clues, rubric]).encode())
@@ -90,8 +113,23 @@ class Evaluation:
     verdicts: list[dict[str, Any]]
 
     def completions(self) -> dict[str, str]:
-        """Question id → raw completion."""
-        return {row["id"]: row["completion"] for row in read_lines(self.folder / "predictions.jsonl")}
+        """Answer id (`answer_id`) → raw completion; those that failed are left out."""
+        rows = read_lines(self.folder / "predictions.jsonl")
+        return {answer_id(row): row["completion"] for row in rows if row["completion"] is not None}
+
+    def questions(self) -> dict[str, dict[str, Any]]:
+        """Question id → what was asked: question, reference, clues; empty for a folder of an earlier version."""
+        return {row["id"]: row for row in read_lines(self.folder / "questions.jsonl")}
+
+
+def answer_id(row: Mapping[str, Any]) -> str:
+    """What names a row of predictions or verdicts: the question's id; of a further sample, with its number."""
+    return name_sample(row["id"], row.get("sample", 0))
+
+
+def name_sample(question: str, sample: int) -> str:
+    """The name of a sampled answer to a question; the first has the question's own."""
+    return f"{question}#{sample}" if sample else question
 
 
 def folder(workdir: Path, stage: str, blank_frames: bool = False) -> Path:

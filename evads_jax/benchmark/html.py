@@ -100,6 +100,11 @@ def figure_table(table: Table) -> str:
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>{notes}'
 
 
+def tables_page(title: str, tables: Sequence[Table]) -> str:
+    """A document of tables of figures."""
+    return page(title, "", [(table.name, table.title, figure_table(table)) for table in tables])
+
+
 def plain_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A table of texts."""
     head = "".join(f"<th>{escape(c)}</th>" for c in columns)

@@ -14,11 +14,31 @@ from evads_jax.data.records import VideoRecord
 from evads_jax.data.tokenizer import Tokenizer
 from evads_jax.errors import UserError
 from evads_jax.models.qwen_vl.config import QwenVLConfig
-from evads_jax.models.qwen_vl.inputs import Clip, Prompt, PromptBuilder, collate_prompts, unit_times
+from evads_jax.models.qwen_vl.inputs import Clip, Prompt, PromptBuilder, collate_prompts
 from evads_jax.sampling.rollout import SamplingConfig, sample
 
 GREY = 128
 TEMPERATURES = {"greedy": 0.0, "paper": 1.0}
+
+
+def check_protocol(evaluation: Any) -> int:
+    """Checks a config's section `eval`.
+
+    Returns:
+      Samples per question.
+
+    Raises:
+      UserError: the protocol is unknown, or several samples are asked of one that draws none.
+    """
+    if evaluation.protocol not in TEMPERATURES:
+        known = ", ".join(TEMPERATURES)
+        raise UserError(f"unknown protocol {evaluation.protocol!r}", "eval.protocol", f"one of {known}")
+    samples = evaluation.get("samples", 1)
+    if samples < 1 or (samples > 1 and not TEMPERATURES[evaluation.protocol]):
+        raise UserError(
+            f"{samples} samples a question", "eval.samples", "at least 1, and only 1 of the protocol greedy"
+        )
+    return samples
 
 
 class ModelPolicy:
@@ -30,12 +50,13 @@ class ModelPolicy:
       params: the parameters.
       model: their sizes.
       tokenizer: the model's tokenizer.
-      config: the run's config; read: run.language, run.seed, data (format_eval, prompt_tokens, frames), eval.
+      config: the run's config; read: run.language, run.seed, data (format_eval, prompt_tokens, frames), eval
+        (`eval.samples`, where it is there: completions per question, drawn over one prefill).
       weights: names the parameters, e.g. "sft, step 1500".
       blank_frames: show mid grey instead of the frames; default `config.eval.blank_frames`.
 
     Raises:
-      UserError: `eval.protocol` is unknown.
+      UserError: `eval.protocol` is unknown, or several samples are asked of a protocol that draws none.
     """
 
     def __init__(
@@ -47,9 +68,7 @@ class ModelPolicy:
         weights: str,
         blank_frames: bool | None = None,
     ):
-        if config.eval.protocol not in TEMPERATURES:
-            known = ", ".join(TEMPERATURES)
-            raise UserError(f"unknown protocol {config.eval.protocol!r}", "eval.protocol", f"one of {known}")
+        self._samples = check_protocol(config.eval)
         data, self.weights, self.batch = config.data, weights, config.eval.batch_prompts
         self.dropped_lines: dict[str, int] = {}
         self.protocol: Mapping[str, Any] = {
@@ -64,6 +83,7 @@ class ModelPolicy:
             "max_frames": data.max_frames,
             "frame_size": data.frame_size,
             "blank_frames": config.eval.blank_frames if blank_frames is None else blank_frames,
+            **({"samples": self._samples} if self._samples > 1 else {}),
         }
         self._params, self._model, self._builder = params, model, PromptBuilder(tokenizer, model)
         self._key = jax.random.key(config.run.seed)
@@ -78,9 +98,10 @@ class ModelPolicy:
         )
 
     def generate(self, items: Sequence[tuple[VideoRecord, int]]) -> list[str]:
-        """The completion of each question.
+        """The completions of each question, `eval.samples` in a row.
 
-        Sampling is seeded by the run's seed and the question's id, so that it depends on neither batch nor order.
+        Sampling is seeded by the run's seed, the question's id and the sample's number, so that it depends on neither
+        batch nor order, and the first sample not on how many there are.
         """
         completions: list[str] = []
         for start in range(0, len(items), self.batch):
@@ -97,11 +118,12 @@ class ModelPolicy:
             built + built[:1] * room, self.protocol["prompt_tokens"], self._units, self._patches, self._model
         )
         prompt_ids = np.asarray(ids + ids[:1] * room, np.int32)
-        rollout = sample(self._params, self._model, batch, prompt_ids, 1, self._sampling, self._key)
+        rollout = sample(self._params, self._model, batch, prompt_ids, self._samples, self._sampling, self._key)
         tokens, lengths = jax.device_get((rollout.tokens, rollout.lengths))
         return [
-            chat.decode_completion(self._builder.tokenizer, tokens[b, 0, : lengths[b, 0]].tolist())
+            chat.decode_completion(self._builder.tokenizer, tokens[b, s, : lengths[b, s]].tolist())
             for b in range(len(items))
+            for s in range(self._samples)
         ]
 
     def _clip(self, record: VideoRecord) -> Clip:
@@ -110,11 +132,8 @@ class ModelPolicy:
 
     def _prompt(self, record: VideoRecord, question: int, clip: Clip) -> Prompt:
         """The prompt, without the event lines that do not fit beside the video."""
-        tokenizer, vision = self._builder.tokenizer, self._model.vision
-        height, width = clip.frames.shape[1:3]
-        span = chat.VideoSpan(unit_times(clip.times, vision), height * width // vision.cell**2)
         text = prompts.render(record.example(question), self.protocol["format"], self.protocol["language"])
-        budget = self.protocol["prompt_tokens"] - chat.overhead(tokenizer, [span])
-        text, dropped = prompts.fit(text, budget, chat.counter(tokenizer))
+        size = clip.frames.shape[1:3]
+        (text,), dropped = self._builder.fit([text], self.protocol["prompt_tokens"], clip.times, size)
         self.dropped_lines[record.questions[question].id] = dropped
         return self._builder.build(text, [clip], split=False)

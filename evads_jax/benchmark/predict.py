@@ -1,20 +1,66 @@
 """Asks a policy every question of a split, once, and keeps each completion as it comes."""
 
+import dataclasses
+import functools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from evads_jax.benchmark.files import Split, append_lines, config_hash, read_lines, to_json, write
+from evads_jax.benchmark.files import (
+    NoVideo,
+    Split,
+    answer_id,
+    append_lines,
+    config_hash,
+    name_sample,
+    read_lines,
+    to_json,
+    write,
+)
 from evads_jax.data.records import VideoRecord
+
+Log = Callable[[str], None]
+NO_VIDEO, NO_PREDICTION = "no video", "no prediction"
+
+
+@dataclasses.dataclass(frozen=True)
+class Failed:
+    """There is no completion; it counts as 0 where nothing may be left out.
+
+    Attributes:
+      kind: `NO_VIDEO` or `NO_PREDICTION`.
+      reason: in a few words.
+    """
+
+    kind: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Reply:
+    """A completion with what it took.
+
+    Attributes:
+      text: the completion.
+      finished: whether it came to its end; None where that is not known.
+      input_tokens, output_tokens, cost: what it took.
+    """
+
+    text: str
+    finished: bool | None = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: float = 0.0
 
 
 class Policy(Protocol):
-    """What is evaluated.
+    """What is evaluated, and answers in batches.
 
     Attributes:
       weights: names the parameters, e.g. "sft, step 1500"; completions of other weights are not gone on with.
-      protocol: how it is asked: prompt format, sampling, limits, frames; equal for all that is compared.
+      protocol: how it is asked: prompt format, sampling, limits, frames; equal for all that is compared. `samples`,
+        where it is there, is the number of completions per question.
       batch: how many questions it likes to get at a time.
       dropped_lines: question id → event lines that its prompt lost to fit, of the questions asked so far.
     """
@@ -29,15 +75,53 @@ class Policy(Protocol):
         ...
 
     def generate(self, items: Sequence[tuple[VideoRecord, int]]) -> list[str]:
-        """The raw completion of each (video, index of a question); depends on the question alone, not its company."""
+        """The raw completion of each (video, index of a question); depends on the question alone, not its company.
+
+        With more than one sample: `samples` completions of the first item, then of the second, ….
+        """
         ...
 
 
-def predict(policy: Policy, split: Split, folder: Path, log: Callable[[str], None] | None = None) -> dict[str, str]:
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """A completion that is wanted: `sample` of question number `question` of video number `video` of the split."""
+
+    video: int
+    question: int
+    sample: int
+
+
+@runtime_checkable
+class StreamingPolicy(Protocol):
+    """A policy that answers one question at a time, in any order, e.g. over a network; attributes as `Policy`."""
+
+    weights: str
+    protocol: Mapping[str, Any]
+
+    def stream(
+        self,
+        wanted: Sequence[Asked],
+        load: Callable[[int], VideoRecord],
+        keep: Callable[[Asked, Reply | Failed], None],
+    ) -> None:
+        """Answers everything that is wanted.
+
+        Args:
+          wanted: video by video.
+          load: gives a video's record, or raises `NoVideo`; may be called from any thread.
+          keep: to be called, in this thread, with each answer as it comes; the answer is on the disk when it returns.
+        """
+        ...
+
+
+def predict(
+    policy: Policy | StreamingPolicy, split: Split, folder: Path, log: Log | None = None
+) -> dict[str, str | Failed]:
     """Makes or completes `predictions.jsonl`.
 
-    Questions that have a completion are not asked again. Completions of other weights, another protocol or another
-    split, and verdicts on them, are renamed (`predictions.<hash>.jsonl`), not overwritten and not used.
+    Questions that have their completions are not asked again; those that failed are. Completions of other weights,
+    another protocol or another split, and verdicts on them, are renamed (`predictions.<hash>.jsonl`), not overwritten
+    and not used. Another number of samples is no other protocol.
 
     Args:
       policy: the policy.
@@ -46,38 +130,103 @@ def predict(policy: Policy, split: Split, folder: Path, log: Callable[[str], Non
       log: gets a line now and then.
 
     Returns:
-      Question id → raw completion, for every question of the split.
+      Answer id (`files.name_sample`) → raw completion or why there is none, for every question and sample.
 
     Raises:
-      UserError: the folder cannot be written.
+      UserError: the folder cannot be written, or what the policy raises; nothing that came is lost.
     """
-    path = folder / "predictions.jsonl"
-    identity = {"weights": policy.weights, "protocol": dict(policy.protocol), "split": split.hash}
-    _set_aside_others(folder, identity)
-    wanted = {example.question.id for example in split.examples}
-    done = {row["id"]: row["completion"] for row in read_lines(path) if row.get("id") in wanted}
-    pending = [n for n, example in enumerate(split.examples) if example.question.id not in done]
-    held: tuple[int, VideoRecord] | None = None
-    for start in range(0, len(pending), policy.batch):
-        chunk, items = pending[start : start + policy.batch], []
-        for n in chunk:
-            record, question = split.places[n]
-            held = held if held and held[0] == record else (record, split.records[record])
-            items.append((held[1], question))
-        rows = [
-            {
-                "id": (key := split.examples[n].question.id),
-                "video": split.examples[n].video,
-                "completion": completion,
-                "dropped_lines": policy.dropped_lines.get(key, 0),
-            }
-            for n, completion in zip(chunk, policy.generate(items), strict=True)
+    samples = policy.protocol.get("samples", 1)
+    protocol = {name: value for name, value in policy.protocol.items() if name != "samples"}
+    _set_aside_others(folder, {"weights": policy.weights, "protocol": protocol, "split": split.hash})
+    kept = _Kept(split, folder, samples, log)
+    if isinstance(policy, StreamingPolicy):
+        _stream(policy, split, kept)
+    else:
+        _generate(policy, split, kept, samples)
+    return kept.all()
+
+
+class _Kept:
+    """The rows of `predictions.jsonl`."""
+
+    def __init__(self, split: Split, folder: Path, samples: int, log: Log | None):
+        self._path, self._name, self._log = folder / "predictions.jsonl", folder.name, log
+        self._questions = dict(zip(split.places, split.examples, strict=True))
+        self._names = [name_sample(e.question.id, s) for e in split.examples for s in range(samples)]
+        self._done: dict[str, str] = {}
+        self._failed: dict[str, Failed] = {}
+        for row in read_lines(self._path):
+            if "id" in row and row.get("completion") is not None:
+                self._done[answer_id(row)] = row["completion"]
+            elif "id" in row:
+                self._failed[answer_id(row)] = Failed(row.get("kind", NO_PREDICTION), row.get("reason", ""))
+        self.wanted = [
+            Asked(*place, sample)
+            for place, example in self._questions.items()
+            for sample in range(samples)
+            if name_sample(example.question.id, sample) not in self._done
         ]
-        append_lines(path, rows)
-        done |= {row["id"]: row["completion"] for row in rows}
-        if log:
-            log(f"predict {folder.name}: {len(done)} of {len(wanted)} questions")
-    return {example.question.id: done[example.question.id] for example in split.examples}
+        self._left = len(self.wanted)
+
+    def add(self, answers: Iterable[tuple[Asked, Reply | Failed]], dropped: Mapping[str, int] | None = None) -> None:
+        """Keeps answers; a failure that is on record already is not written again."""
+        rows = []
+        for asked, answer in answers:
+            example = self._questions[asked.video, asked.question]
+            row: dict[str, Any] = {"id": example.question.id, "video": example.video}
+            row |= {"sample": asked.sample} if asked.sample else {}
+            name = answer_id(row)
+            if isinstance(answer, Failed):
+                if self._failed.get(name) != answer:
+                    rows.append({**row, "completion": None, **dataclasses.asdict(answer)})
+                self._failed[name] = answer
+                continue
+            row["completion"] = self._done[name] = answer.text
+            if dropped is not None:
+                row["dropped_lines"] = dropped.get(example.question.id, 0)
+            else:
+                row |= {k: v for k, v in dataclasses.asdict(answer).items() if k != "text"}
+            rows.append(row)
+        if rows:
+            append_lines(self._path, rows)
+        self._left -= sum(row["completion"] is not None for row in rows)
+        if self._log:
+            total = len(self._names)
+            self._log(f"predict {self._name}: {total - self._left} of {total} completions")
+
+    def all(self) -> dict[str, str | Failed]:
+        unasked = Failed(NO_PREDICTION, "not asked")
+        return {
+            name: self._done[name] if name in self._done else self._failed.get(name, unasked) for name in self._names
+        }
+
+
+def _generate(policy: Policy, split: Split, kept: _Kept, samples: int) -> None:
+    """Batches of questions, in the order of the split; one that lacks a sample gets all of them drawn again."""
+    load = functools.lru_cache(maxsize=2)(split.records.__getitem__)
+    pending: dict[tuple[int, int], list[Asked]] = {}
+    for asked in kept.wanted:
+        pending.setdefault((asked.video, asked.question), []).append(asked)
+    places = list(pending)
+    for start in range(0, len(places), policy.batch):
+        items, readable = [], []
+        for place in places[start : start + policy.batch]:
+            try:
+                items.append((load(place[0]), place[1]))
+                readable.append(place)
+            except NoVideo as error:
+                kept.add((asked, Failed(NO_VIDEO, str(error))) for asked in pending[place])
+        if not items:
+            continue
+        completions = iter(policy.generate(items))
+        drawn = {place: [next(completions) for _ in range(samples)] for place in readable}
+        answers = [(asked, Reply(drawn[place][asked.sample])) for place in readable for asked in pending[place]]
+        kept.add(answers, policy.dropped_lines)
+
+
+def _stream(policy: StreamingPolicy, split: Split, kept: _Kept) -> None:
+    if kept.wanted:
+        policy.stream(kept.wanted, split.records.__getitem__, lambda asked, answer: kept.add([(asked, answer)]))
 
 
 def _set_aside_others(folder: Path, identity: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ Bootstrap» (2015), 5.3: with V videos the quantiles are taken at Φ(∓ t(.975,
 import dataclasses
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -124,11 +124,7 @@ class Videos:
           numerator: what is summed above.
           denominator: what is summed below; a question with 0 does not belong to the column.
         """
-        rows = np.array([self._row[video] for video in videos], dtype=np.int64)
-        above = np.zeros((len(self._row), numerator.shape[1]))
-        below = np.zeros_like(above)
-        np.add.at(above, rows, numerator)
-        np.add.at(below, rows, denominator)
+        above, below = self._by_video(videos, numerator), self._by_video(videos, denominator)
         return Estimate(
             _divide(above.sum(0), below.sum(0)),
             _divide(self._times @ above, self._times @ below),
@@ -136,6 +132,31 @@ class Videos:
             tuple(int(count) for count in (below > 0).sum(0)),
             self.draws,
         )
+
+    def function(
+        self, videos: Sequence[str], values: Float[np.ndarray, "N K"], of: Callable[[np.ndarray], np.ndarray]
+    ) -> Estimate:
+        """A figure that is any function of sums over questions, e.g. a coefficient of agreement of counts.
+
+        Args:
+          videos: the video of each of N questions.
+          values: what is summed; a question whose values are all 0 does not count.
+          of: sums [..., K] → the figure [...].
+        """
+        sums = self._by_video(videos, values)
+        counted, videos_counted = int(values.any(axis=1).sum()), int(sums.any(axis=1).sum())
+        return Estimate(
+            np.atleast_1d(of(sums.sum(0))),
+            of(self._times @ sums)[:, None],
+            (counted,),
+            (videos_counted,),
+            self.draws,
+        )
+
+    def _by_video(self, videos: Sequence[str], values: Float[np.ndarray, "N K"]) -> Float[np.ndarray, "V K"]:
+        sums = np.zeros((len(self._row), values.shape[1]))
+        np.add.at(sums, np.array([self._row[video] for video in videos], dtype=np.int64), values)
+        return sums
 
     def mean(self, videos: Sequence[str], values: Float[np.ndarray, "N K"]) -> Estimate:
         """The mean of each column over the questions whose value is not NaN."""

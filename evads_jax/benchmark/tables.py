@@ -2,13 +2,17 @@
 
     python -m evads_jax.main --config=configs/tables.py:main --config.runs='runs/a,runs/b' --workdir=runs/tables
 
-- `main`: stages × tasks under R5, R3 and R2, with the dimensions' means.
-- `reward_ablation`: the reward grains strict, R3, R5 and MG, each over its seeds.
+- `main`: stages or models × tasks under R5, R3 and R2, with the dimensions' means.
+- `differences`: each evaluation minus the first, paired by question.
+- `reward_ablation`: the reward grains strict, R3, R5 and MG, each over its seeds (`benchmark.ablation`).
+- `data_scale`: numbers of training videos, each over its seeds (`benchmark.ablation`).
 - `learning`: what the stages learned, over seeds (`benchmark.learning`).
+
+The table `density` is a job of its own (`train.density_table`). A published figure would stand in a row of its own,
+marked as published; the paper gives none for scores but one headline (`PUBLISHED_NOTE`).
 """
 
 import glob
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,29 +22,30 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from evads_jax.benchmark.compare import Run, check_comparable, fact_columns, paired, score_columns
-from evads_jax.benchmark.files import Evaluation, load
+from evads_jax.benchmark import files, html
+from evads_jax.benchmark.ablation import data_scale, reward_ablation
+from evads_jax.benchmark.compare import INTERVAL_NOTE, SHORT, Run, check_comparable, figures, score_columns
+from evads_jax.benchmark.files import CHANCE, Evaluation, load
 from evads_jax.benchmark.learning import learning
 from evads_jax.benchmark.score import ALL, METRICS
-from evads_jax.benchmark.statistics import across_seeds, average
 from evads_jax.benchmark.table import Cell, Table, write_tables
 from evads_jax.data.records import DIMENSIONS
 from evads_jax.errors import UserError
 
 # Tasks in the order of their dimension, each dimension's mean after its tasks.
 COLUMNS = (*(c for name, tasks in DIMENSIONS.items() for c in (*tasks, name)), ALL)
-SHORT = {"Cognition & Reasoning": "Cognition", ALL: "All"}
-INTERVAL_NOTE = "[low, high]: 95 % interval, bootstrap over videos. n: questions with a verdict."
-_GRAINS = ("strict", "r3", "r5", "mg")
-_STAGE = "mg_grpo"
+PUBLISHED_NOTE = (
+    "Published: of arXiv 2602.08355 only a headline is at hand, +109.2 % (relative) on commercial-intent reasoning for "
+    "E-VAds-R1; it has no cell here."
+)
 
 
 def run(config: Mapping[str, Any], workdir: Path) -> None:
-    """The job `tables`: writes W/tables/<table>.{md,csv,tex} and prints the Markdown.
+    """The job `tables`: writes W/tables/<table>.{md,csv,tex,html} and prints the Markdown.
 
     Args:
-      config: `table`: main, reward_ablation or learning; `runs`: folders of runs, a list or a string with commas, each
-        a path or a pattern.
+      config: `table`: one of `TABLES`; `runs`: folders of runs, a list or a string with commas, each a path or a
+        pattern.
       workdir: W.
 
     Raises:
@@ -48,10 +53,16 @@ def run(config: Mapping[str, Any], workdir: Path) -> None:
     """
     if config["table"] not in TABLES:
         raise UserError(f"unknown table {config['table']!r}", "config.table", "one of " + ", ".join(TABLES))
-    tables = TABLES[config["table"]](find_runs(config["runs"]))
-    paths = write_tables(workdir / "tables", config["table"], tables)
+    paths = write(workdir / "tables", config["table"], TABLES[config["table"]](find_runs(config["runs"])))
     print(paths[0].read_text(encoding="utf-8"))
-    print(f"written: {paths[0]} and {len(paths) - 1} csv and tex files beside it")
+    print(f"written: {paths[0]} and {len(paths) - 1} csv, tex and html files beside it")
+
+
+def write(folder: Path, name: str, tables: Sequence[Table]) -> list[Path]:
+    """Writes tables in all forms: `<name>.md` and `<name>.html` with all of them, a csv and a tex file of each."""
+    page = folder / f"{name}.html"
+    files.write(page, html.tables_page(name, tables))
+    return [*write_tables(folder, name, tables), page]
 
 
 def write_run_tables(workdir: Path) -> list[Path]:
@@ -90,64 +101,45 @@ def main(folders: Sequence[Path]) -> list[Table]:
     """
     runs = [Run.read(folder) for folder in folders]
     check_comparable(runs)
+    evaluations = [(run, evaluation) for run in runs for evaluation in run.evaluations.values()]
+    lacking = any(e.summary["tasks"][ALL]["R5"]["n_missing"] for _, e in evaluations)
     tables = []
     for kind in METRICS:
-        present = [c for c in COLUMNS if any(_entry(e, c) for r in runs for e in r.evaluations.values())]
-        rows: list[tuple[Cell | str, ...]] = [
-            (_label(evaluation), *(Cell.read(_entry(evaluation, c, kind)) for c in present), run.id)
-            for run in runs
-            for evaluation in run.evaluations.values()
-        ]
-        columns = ("stage", *(SHORT.get(c, c) for c in present), "run")
-        notes = (INTERVAL_NOTE, *_bounds(runs, kind))
+        present = [c for c in COLUMNS if any(_entry(e, c) for _, e in evaluations)]
+        rows: list[tuple[Cell | str, ...]] = []
+        for run, evaluation in evaluations:
+            cells = [Cell.read(_entry(evaluation, c, kind)) for c in present]
+            rows.append((_label(evaluation), *cells, *[_everything(evaluation, kind)] * lacking, run.id))
+        columns = ("stage", *(SHORT.get(c, c) for c in present), *["All, nothing left out"] * lacking, "run")
+        notes = (INTERVAL_NOTE, *_bounds(runs, kind), *[PUBLISHED_NOTE] * (len(runs) > 1))
         tables.append(Table(f"main_{kind}", f"{kind} by stage and task", columns, tuple(rows), notes))
     return tables
 
 
-def reward_ablation(folders: Sequence[Path]) -> list[Table]:
-    """MG-GRPO under the reward grains strict, R3, R5 and MG, averaged over seeds, with the paired difference to MG.
+def differences(folders: Sequence[Path]) -> list[Table]:
+    """Every evaluation minus the first one of the first run, paired by question, under R5, R3 and R2.
 
     Raises:
-      UserError: a run has no such stage or no known grain, or runs of one seed differ in protocol, judge or split.
+      UserError: there is nothing to compare, or protocols, judges or splits differ.
     """
     runs = [Run.read(folder) for folder in folders]
-    check_comparable(runs, same_split=False)
-    groups: dict[str, dict[int, Run]] = defaultdict(dict)
-    for run in runs:
-        if _STAGE not in run.evaluations:
-            raise UserError(f"the run has no {_STAGE} evaluation", str(run.folder), "finish it, or leave it out")
-        if run.reward not in _GRAINS:
-            raise UserError(f"unknown reward grain {run.reward!r}", str(run.folder), "one of " + ", ".join(_GRAINS))
-        if run.seed in groups[run.reward]:
-            raise UserError(f"two runs of reward {run.reward} and seed {run.seed}", str(run.folder), "leave one out")
-        groups[run.reward][run.seed] = run
-    rows = [_ablation_row(grain, groups) for grain in _GRAINS if grain in groups]
-    columns = ("reward", *(f"{kind} all" for kind in METRICS), *(f"R5 {SHORT.get(d, d)}" for d in DIMENSIONS))
-    columns += ("facts right", "facts wrong", "R5 − mg, paired", "R5, seeds drawn too", "seeds", "runs")
-    notes = (
-        INTERVAL_NOTE + " Averages over seeds; n counts the questions of all seeds.",
-        "«R5 − mg»: over the seeds that both have. «seeds drawn too»: interval with seeds resampled as well.",
-    )
-    return [Table("reward_ablation", "Reward grain, stage mg_grpo", columns, tuple(rows), notes)]
-
-
-def _ablation_row(grain: str, groups: Mapping[str, Mapping[int, Run]]) -> tuple[Cell | str, ...]:
-    mine = [groups[grain][seed] for seed in sorted(groups[grain])]
-    by_metric = [average(paired(mine, _STAGE, None, score_columns(kind, [ALL]))) for kind in METRICS]
-    dimensions = average(paired(mine, _STAGE, None, score_columns("R5", list(DIMENSIONS))))
-    facts = average(paired(mine, _STAGE, None, fact_columns))
-    cells = [Cell.of(i) for e in (*by_metric, dimensions, facts) for i in e.intervals()]
-    shared = sorted(groups[grain].keys() & groups.get("mg", {}).keys())
-    difference = Cell(None)
-    if shared and grain != "mg":
-        one = score_columns("R5", [ALL])
-        ours = paired([groups[grain][s] for s in shared], _STAGE, None, one)
-        theirs = paired([groups["mg"][s] for s in shared], _STAGE, None, one)
-        if all(a.draws == b.draws for a, b in zip(ours, theirs, strict=True)):
-            difference = Cell.of(average([a - b for a, b in zip(ours, theirs, strict=True)]).intervals()[0], True)
-    (wide,) = across_seeds(paired(mine, _STAGE, None, score_columns("R5", [ALL])))
-    seeds = ", ".join(str(run.seed) for run in mine)
-    return (grain, *cells, difference, Cell.of(wide), seeds, ", ".join(run.id for run in mine))
+    check_comparable(runs)
+    (base, first), *others = [(r, e) for r in runs for e in r.evaluations.values() if e.name != CHANCE]
+    if not others:
+        raise UserError("one evaluation alone", "config.runs", "name another run to compare it with")
+    tables = []
+    for kind in METRICS:
+        present = [c for c in COLUMNS if _entry(first, c)]
+        columns = score_columns(kind, present)
+        rows: list[tuple[Cell | str, ...]] = [
+            (_label(e), *(Cell.of(i, True) for i in figures(e, first, columns).intervals()), run.id)
+            for run, e in others
+        ]
+        title = f"{kind}, minus {_label(first)} of {base.id}, paired by question"
+        heads = ("stage", *(SHORT.get(c, c) for c in present), "run")
+        note = INTERVAL_NOTE.replace("with a verdict", "with a verdict on both sides")
+        tables.append(Table(f"differences_{kind}", title, heads, tuple(rows), (note,)))
+    return tables
 
 
 def stage_table(workdir: Path) -> RichTable:
@@ -173,7 +165,7 @@ def stage_table(workdir: Path) -> RichTable:
         mean_length = answers["length"]["mean"]
         cells += ["–" if mean_length is None else f"{mean_length:.1f}", str(answers["distinct"])]
         cells += [f"{s['n']}" + (f" ({missing} missing)" if missing else "")]
-        style = "bold" if evaluation.name == _STAGE else "dim" if evaluation.name not in _MAIN_ROWS else ""
+        style = "bold" if evaluation.name == _MAIN_ROWS[-1] else "dim" if evaluation.name not in _MAIN_ROWS else ""
         table.add_row(Text(_label(evaluation)), *cells, style=style)
     return table
 
@@ -186,7 +178,13 @@ def print_stage_table(workdir: Path, console: Console | None = None) -> None:
     console.print(stage_table(workdir))
 
 
-TABLES = {"main": main, "reward_ablation": reward_ablation, "learning": learning}
+TABLES = {
+    "main": main,
+    "differences": differences,
+    "reward_ablation": reward_ablation,
+    "data_scale": data_scale,
+    "learning": learning,
+}
 _MAIN_ROWS = ("base", "sft", "control", "mg_grpo")
 
 
@@ -195,17 +193,31 @@ def _entry(evaluation: Evaluation, column: str, kind: str = "R5") -> Mapping[str
     return (summary["tasks"] | summary["dimensions"]).get(column, {}).get(kind)
 
 
+def _everything(evaluation: Evaluation, kind: str) -> str:
+    """The mean with nothing left out: failures as 0, missing verdicts as 0 and as 1."""
+    low, high = evaluation.summary["tasks"][ALL][kind]["mean_all_bounds"]
+    interval = evaluation.summary.get("without_score", {}).get("tasks", {}).get(ALL, {}).get(kind)
+    about = " [{:.3f}, {:.3f}]".format(*interval) if interval else ""
+    return (f"{low:.3f}" if low == high else f"{low:.3f} to {high:.3f}") + about
+
+
 def _bounds(runs: Sequence[Run], kind: str) -> list[str]:
-    """One line per evaluation with missing verdicts: what the mean over all questions could be."""
+    """One line per evaluation in which answers have no score: why, and what the mean over all questions could be."""
     lines = []
     for run in runs:
         for evaluation in run.evaluations.values():
             entry = evaluation.summary["tasks"][ALL][kind]
             if entry["n_missing"]:
                 low, high = entry["mean_all_bounds"]
+                counts = evaluation.summary.get("without_score", {}).get("tasks", {}).get(ALL, {})
+                failed = {"videos": counts.get("videos", 0), "predictions": counts.get("predictions", 0)}
+                verdicts = entry["n_missing"] - sum(failed.values())
                 lines.append(
-                    f"{_label(evaluation)}, {run.id}: {entry['n_missing']} of {entry['n']} verdicts missing; "
-                    f"over all questions {kind} lies between {low:.3f} and {high:.3f}."
+                    f"{_label(evaluation)}, {run.id}: {verdicts} of {entry['n']} verdicts missing; "
+                    + "".join(
+                        f"{count} answers without {what[:-1]}, counted 0; " for what, count in failed.items() if count
+                    )
+                    + f"over all questions {kind} lies between {low:.3f} and {high:.3f}."
                 )
     return lines
 

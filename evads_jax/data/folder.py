@@ -25,7 +25,7 @@ def video_root(path: str | Path, videos: str | Path | None = None) -> Path:
     return Path(videos) if videos else Path(path).parent
 
 
-def read_questions(path: str | Path, videos: str | Path | None = None) -> AnnotationFile:
+def read_questions(path: str | Path, videos: str | Path | None = None, need_videos: bool = True) -> AnnotationFile:
     """Reads one's own questions.
 
     Category, duration and events belong to the video: it is enough that one of its rows states them, and rows that
@@ -34,6 +34,7 @@ def read_questions(path: str | Path, videos: str | Path | None = None) -> Annota
     Args:
       path: a `.jsonl` or `.csv` file, UTF-8.
       videos: the folder of the videos; None for the folder of `path`.
+      need_videos: whether a row whose video is not there is a bad one; an evaluation counts it.
 
     Returns:
       The examples in row order, `Example.video` as the row names it; unusable rows with their line and the reason.
@@ -52,7 +53,7 @@ def read_questions(path: str | Path, videos: str | Path | None = None) -> Annota
     try:
         for line, fields in _rows(path):
             try:
-                example = _example(fields, f"{path.stem}:{line}", root)
+                example = _example(fields, f"{path.stem}:{line}", root if need_videos else None)
                 if example.question.id in seen:
                     raise Malformed(f"id {example.question.id!r} is taken by line {seen[example.question.id]}")
             except Malformed as error:
@@ -98,7 +99,7 @@ def _json(text: str) -> Any:
         return error
 
 
-def _example(fields: Any, default_id: str, root: Path) -> Example:
+def _example(fields: Any, default_id: str, root: Path | None) -> Example:
     if not isinstance(fields, dict):
         raise Malformed(f"not a JSON object ({fields})" if isinstance(fields, Exception) else "not a JSON object")
     known = (*REQUIRED, *OPTIONAL)
@@ -110,7 +111,7 @@ def _example(fields: Any, default_id: str, root: Path) -> Example:
     check_untagged(texts["clues"], texts["answer"])
     if texts["task"] and texts["task"] not in TASKS:
         raise Malformed(f"task is {texts['task']!r}, known are {', '.join(TASKS)}; leave it out where it is not known")
-    if not (root / texts["video"]).is_file():
+    if root is not None and not (root / texts["video"]).is_file():
         raise Malformed(f"no such video: {texts['video']}")
     question = Question(
         id=texts["id"] or default_id,
@@ -124,7 +125,7 @@ def _example(fields: Any, default_id: str, root: Path) -> Example:
         texts["video"],
         texts["category"] or None,
         _duration(fields.get("duration")),
-        _events(fields.get("events")),
+        parse_events(fields.get("events")),
     )
 
 
@@ -149,8 +150,12 @@ def _duration(value: Any) -> int | None:
     return duration
 
 
-def _events(value: Any) -> tuple[Event, ...]:
-    """Events as a list of objects, or its JSON text (in a CSV cell); in order of time."""
+def parse_events(value: Any) -> tuple[Event, ...]:
+    """Events from a list of objects, or its JSON text (in a CSV cell), in order of time; none from None.
+
+    Raises:
+      Malformed: it is something else.
+    """
     if isinstance(value, str):
         value = _json(value)
     if value is None:

@@ -92,7 +92,7 @@ class LocalJudge:
           UserError: it does not fit even without events.
         """
         text = prompt_text(request, self._prompts)
-        budget = self._bucket - chat.overhead(self._tokenizer, [])
+        budget = self._bucket - chat.overhead(self._tokenizer, [], self._builder.layout)
         fitted, _ = fit(text, budget, chat.counter(self._tokenizer))
         return self._builder.build(fitted, [], split=False)
 

@@ -361,7 +361,11 @@ def _place(unit: _Unit, verdicts: dict[str, Any], results: list[Verdict | Missin
 
 
 def from_config(
-    config: ConfigDict, language: str, workdir: Path | None = None, log: Callable[[str], None] = print
+    config: ConfigDict,
+    language: str,
+    workdir: Path | None = None,
+    log: Callable[[str], None] = print,
+    repeat: int = 0,
 ) -> OpenAIJudge:
     """The judge that a config section asks for.
 
@@ -370,6 +374,7 @@ def from_config(
       language: "zh" or "en".
       workdir: the run's folder; its name is what `max_cost` is counted under over restarts.
       log: told what is about to be done.
+      repeat: number of the repetition; each has verdicts of its own.
     """
     return OpenAIJudge(
         EndpointSettings.from_config(config, "judge"),
@@ -379,6 +384,7 @@ def from_config(
         malformed_retries=config.get("malformed_retries", 2),
         joint=config.get("joint", False),
         dry_run=config.get("dry_run", False),
+        repeat=repeat,
         run=str(workdir.resolve()) if workdir else "",
         log=log,
     )

@@ -9,13 +9,14 @@ from evads_jax.judge.lexical import LexicalJudge
 from evads_jax.judge.verdict import Judge
 
 
-def make_judge(config: ConfigDict, language: str, workdir: Path | None = None) -> Judge:
+def make_judge(config: ConfigDict, language: str, workdir: Path | None = None, repeat: int = 0) -> Judge:
     """The judge that a configuration asks for.
 
     Args:
       config: the section `judge`; `kind` names the judge.
       language: "zh" or "en".
       workdir: the run's folder, under which `openai` counts its spending over restarts.
+      repeat: number of the repetition; each has verdicts of its own. The other judges always say the same.
 
     Raises:
       UserError: an unknown kind or language; or the judge cannot be used: no key, unreachable host, unknown model.
@@ -28,7 +29,7 @@ def make_judge(config: ConfigDict, language: str, workdir: Path | None = None) -
     if config.kind == "openai":
         from evads_jax.judge import openai
 
-        return openai.from_config(config, language, workdir)
+        return openai.from_config(config, language, workdir, repeat=repeat)
     if config.kind == "local":
         from evads_jax.judge import local
 

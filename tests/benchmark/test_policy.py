@@ -37,7 +37,7 @@ def model(tokenizer):
     )  # fmt: skip
 
 
-def make(tokenizer, model, seed=0, batch=4, protocol="paper", prompt_tokens=448, **options):
+def make(tokenizer, model, seed=0, batch=4, protocol="paper", prompt_tokens=448, samples=1, **options):
     config = ml_collections.ConfigDict(
         {
             "run": {"language": "en", "seed": 0},
@@ -48,7 +48,13 @@ def make(tokenizer, model, seed=0, batch=4, protocol="paper", prompt_tokens=448,
                 "max_frames": 2,
                 "frame_size": 16,
             },
-            "eval": {"protocol": protocol, "batch_prompts": batch, "max_new_tokens": 8, "blank_frames": False},
+            "eval": {
+                "protocol": protocol,
+                "samples": samples,
+                "batch_prompts": batch,
+                "max_new_tokens": 8,
+                "blank_frames": False,
+            },
         }
     )
     params = parameters.init(model, jax.random.key(seed))
@@ -61,6 +67,21 @@ def test_a_completion_depends_on_its_question_alone(tokenizer, model):
     assert len(set(whole)) > 3
     assert make(tokenizer, model).generate(items[::-1])[::-1] == whole
     assert [make(tokenizer, model).generate([item])[0] for item in items[:3]] == whole[:3]
+
+
+def test_several_samples_of_a_question_differ_and_the_first_is_that_of_a_single_one(tokenizer, model, tmp_path):
+    items = [(make_record(0), i) for i in range(3)]
+    policy = make(tokenizer, model, samples=3)
+    drawn = policy.generate(items)
+    assert drawn[::3] == make(tokenizer, model).generate(items)
+    assert len(set(drawn)) > 6
+    split = Split.of([make_record(0)])
+    completions = predict(policy, split, tmp_path)
+    assert [completions[f"v0-{task}{s}"] for task in ("BP", "CM", "ML") for s in ("", "#1", "#2")] == drawn
+    assert policy.protocol["samples"] == 3
+    assert "samples" not in make(tokenizer, model).protocol
+    with pytest.raises(UserError, match=r"eval\.samples"):
+        make(tokenizer, model, samples=2, protocol="greedy")
 
 
 def test_stages_and_blanked_runs_share_one_compiled_sampler(tokenizer, model, tmp_path):

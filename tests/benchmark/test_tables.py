@@ -121,10 +121,10 @@ def test_unlabelled_rows_give_tables_without_tasks(make_run):
     assert learning.learning([run])[0].columns[:2] == ("stage", "R5 all")
 
 
-def test_the_job_writes_three_forms_and_says_what_is_wrong(make_run, tmp_path, capsys):
+def test_the_job_writes_four_forms_and_says_what_is_wrong(make_run, tmp_path, capsys):
     run = make_run()
     tables.run({"table": "main", "runs": f"{run}, {run}*"}, tmp_path / "out")
-    assert {p.suffix for p in (tmp_path / "out" / "tables").iterdir()} == {".md", ".csv", ".tex"}
+    assert {p.suffix for p in (tmp_path / "out" / "tables").iterdir()} == {".md", ".csv", ".tex", ".html"}
     assert "R5 by stage and task" in capsys.readouterr().out
     for config, message in (
         ({"table": "none", "runs": "x"}, "unknown table"),
