@@ -4,7 +4,7 @@ The mesh has three axes: `data` replicates parameters and splits batches, `fsdp`
 the MLPs and the vocabulary. Axes are Auto: the compiler places what this table does not say.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -30,19 +30,38 @@ RULES: Mapping[str, str | None] = {
 }
 
 
-def make_mesh(data: int = 1, fsdp: int = 1, tp: int = 1) -> Mesh:
+def make_mesh(data: int = 1, fsdp: int = 1, tp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh of the first data · fsdp · tp devices.
+
+    Args:
+      data: size of the axis that replicates parameters.
+      fsdp: size of the axis that splits parameters and batches.
+      tp: size of the axis that splits heads, MLPs and the vocabulary.
+      devices: the devices to choose from; default: those of this run.
 
     Raises:
       UserError: there are fewer devices than that.
     """
-    wanted, devices = data * fsdp * tp, jax.devices()
+    wanted, devices = data * fsdp * tp, jax.devices() if devices is None else devices
     if wanted > len(devices):
         raise UserError(
             f"a mesh of data {data} × fsdp {fsdp} × tp {tp} needs {wanted} devices, there are {len(devices)}",
             "config.mesh",
         )
     return jax.make_mesh((data, fsdp, tp), MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices[:wanted])
+
+
+def check_heads(tp: int, heads: int) -> None:
+    """Refuses a tensor axis that does not divide the query heads.
+
+    Key/value heads, of which a model may have fewer than `tp`, stay whole then: every device of the axis holds all of
+    them (`shardings`), which costs memory and changes no result.
+
+    Raises:
+      UserError: `tp` does not divide `heads`.
+    """
+    if heads % tp:
+        raise UserError(f"tp {tp} does not divide the model's {heads} heads", "config.mesh.tp", "take a divisor")
 
 
 def shardings(axes: Any, mesh: Mesh, abstract: Any, rules: Mapping[str, str | None] = RULES) -> Any:
@@ -73,3 +92,15 @@ def shardings(axes: Any, mesh: Mesh, abstract: Any, rules: Mapping[str, str | No
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """The sharding of every array of a batch: its first axis over `data` and `fsdp`."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def batch_shardings(batch: Any, mesh: Mesh) -> Any:
+    """The sharding of every array of a batch: `batch_sharding` where its first axis divides, else whole everywhere.
+
+    Args:
+      batch: arrays, or their shapes.
+      mesh: from `make_mesh`.
+    """
+    shares = mesh.shape["data"] * mesh.shape["fsdp"]
+    split, whole = batch_sharding(mesh), NamedSharding(mesh, PartitionSpec())
+    return jax.tree.map(lambda x: split if x.ndim and x.shape[0] % shares == 0 else whole, batch)

@@ -33,17 +33,26 @@ def create(params: Tree, optimizer: optax.GradientTransformation) -> TrainState:
     outlive that. The optimizer's moments take the sharding of the parameters they belong to.
     """
     params = jax.tree.map(jnp.copy, params)
-    opt_state = jax.jit(optimizer.init)(params)
-    mesh_shardings = jax.tree.map(lambda x: x.sharding, params)
-    some = jax.tree.leaves(mesh_shardings)[0]
+    made = TrainState(params, jax.jit(optimizer.init)(params), jnp.int32(0))
+    some = jax.tree.leaves(params)[0].sharding
     if isinstance(some, jax.sharding.NamedSharding) and some.mesh.size > 1:
-        everywhere = jax.sharding.NamedSharding(some.mesh, jax.sharding.PartitionSpec())
-        shardings = optax.tree_map_params(
-            optimizer, lambda _, s: s, opt_state, mesh_shardings, transform_non_params=lambda _: everywhere
-        )
-        opt_state = jax.device_put(opt_state, shardings)
-        return TrainState(params, opt_state, jax.device_put(jnp.int32(0), everywhere))
-    return TrainState(params, opt_state, jnp.int32(0))
+        return jax.device_put(made, shardings(made, optimizer))
+    return made
+
+
+def shardings(state: TrainState, optimizer: optax.GradientTransformation) -> TrainState:
+    """Where the arrays of a state live: moments with the parameters they belong to, numbers everywhere.
+
+    Args:
+      state: a state, or its shapes; only its parameters need to have shardings, on a mesh.
+      optimizer: the optimizer that it belongs to.
+    """
+    of_params = jax.tree.map(lambda x: x.sharding, state.params)
+    everywhere = jax.sharding.NamedSharding(jax.tree.leaves(of_params)[0].mesh, jax.sharding.PartitionSpec())
+    of_moments = optax.tree_map_params(
+        optimizer, lambda _, s: s, state.opt_state, of_params, transform_non_params=lambda _: everywhere
+    )
+    return TrainState(of_params, of_moments, everywhere)  # type: ignore[arg-type]  # where arrays are, not arrays
 
 
 def apply_gradients(

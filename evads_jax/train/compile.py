@@ -1,0 +1,179 @@
+"""The job `compile`: whether a job's functions fit on a TPU slice, asked of the TPU compiler on any machine.
+
+Nothing of the model's size is made: arguments are shapes with shardings on the devices of a topology that is only
+described. The resident set that is no argument of a function (the reference, the moments while it samples) is added
+to what the compiler counts.
+"""
+
+import importlib.util
+import json
+import math
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.experimental import topologies
+from ml_collections import ConfigDict
+
+from evads_jax.errors import UserError
+from evads_jax.models import partitioning
+from evads_jax.models.qwen_vl import parameter_count
+from evads_jax.train import compile_count
+from evads_jax.train.compile_count import Work
+from evads_jax.train.compile_functions import FUNCTIONS, Functions
+
+EXIT_DOES_NOT_FIT = 1
+GIB = 2.0**30
+# GiB of each device's memory that a program may use, as the compiler says when it runs out. A tpu7x chip is two
+# devices, each with its own half.
+HBM = {"v5e": 15.75, "v5p": 95.74, "v6e": 31.25, "tpu7x": 94.75}
+
+
+def run(config: ConfigDict, workdir: Path | None = None) -> None:
+    """Compiles and counts what `config` describes, and prints it; with a work directory, keeps it in `cell.json`.
+
+    Args:
+      config: see configs/compile.py.
+      workdir: where `cell.json` is written.
+
+    Raises:
+      UserError: no libtpu, or a model, mesh or topology that cannot be.
+      SystemExit: with `EXIT_DOES_NOT_FIT`, something does not fit.
+    """
+    check(config)
+    functions = _functions(config)
+    cell = count(config, functions) | {"functions": {}}
+    print(_head(config, cell), flush=True)
+    for name in config.functions:
+        cell["functions"][name] = found = _compiled(functions, name, cell)
+        print(_line(name, found, cell), flush=True)
+    fits = all(found["fits"] for found in cell["functions"].values())
+    cell["fits"] = fits
+    if workdir is not None:
+        workdir.mkdir(parents=True, exist_ok=True)
+        (workdir / "cell.json").write_text(json.dumps(cell, indent=1) + "\n")
+    if not fits:
+        raise SystemExit(EXIT_DOES_NOT_FIT)
+
+
+def check(config: ConfigDict) -> None:
+    """Refuses what cannot be, before anything is compiled.
+
+    Raises:
+      UserError: naming the field.
+    """
+    chip = config.topology.partition(":")[0]
+    if chip not in HBM:
+        raise UserError(f"unknown chip {chip!r}", "config.topology", "one of " + ", ".join(HBM))
+    if unknown := [name for name in config.functions if name not in FUNCTIONS]:
+        raise UserError(f"unknown function {unknown[0]!r}", "config.functions", "of " + ", ".join(FUNCTIONS))
+    partitioning.check_heads(config.mesh.tp, config.model.heads)
+
+
+def count(config: ConfigDict, functions: Functions) -> dict[str, Any]:
+    """Everything that is known of a cell without compiling, in bytes per device and FLOPs over all devices."""
+    data, mesh, rl = config.data, config.mesh, config.rl
+    B = data.groups_per_shard * mesh.data * mesh.fsdp
+    work = Work(B, rl.group, data.prompt_tokens, rl.max_new_tokens, data.units, data.patches)
+    groups = tuple(config.lora.groups)
+    trained = {"text": True, "vision": not config.train.freeze_vision}
+    if config.lora.rank:
+        trained = {"text": "text" in groups, "vision": "vision" in groups}
+    held = compile_count.resident(functions)
+    cache = compile_count.cache_bytes(functions.model, work, mesh.data * mesh.fsdp, mesh.tp)
+    return {
+        "model": config.name,
+        "topology": config.topology,
+        "mesh": {axis: mesh[axis] for axis in partitioning.MESH_AXES},
+        "lora": config.lora.rank,
+        "parameters": parameter_count(functions.model),
+        "kv_heads_whole": bool(functions.model.kv_heads % mesh.tp),
+        "work": vars(work),
+        "hbm": round(HBM[config.topology.partition(":")[0]] * GIB),
+        "resident": vars(held) | {"total": held.total},
+        "beside": {name: held.beside(name) for name in FUNCTIONS},
+        "cache": cache,
+        "lower_bound": compile_count.lower_bound(held, cache),
+        "flops": compile_count.flops(functions.model, work, trained, bool(config.lora.rank)),
+        "bytes": compile_count.moved_bytes(functions, work, cache, mesh.tp),
+    }
+
+
+def _functions(config: ConfigDict) -> Functions:
+    """The job's functions on the described slice."""
+    if importlib.util.find_spec("libtpu") is None:
+        raise UserError("the TPU compiler is not installed", "libtpu", "pip install 'evads_jax[tpu]'")
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # it need not ask which machine it is on
+    jax.config.update("jax_platforms", "cpu")
+    try:
+        topology = topologies.get_topology_desc(platform="tpu", topology_name=config.topology)
+    except jax.errors.JaxRuntimeError as error:
+        what = f"there is no slice {config.topology!r}"
+        raise UserError(what, "config.topology", str(error).split("\n")[0][:200]) from error
+    data, fsdp, tp = (config.mesh[axis] for axis in partitioning.MESH_AXES)
+    devices = topology.devices
+    if len(devices) != data * fsdp * tp:
+        what = f"a mesh of data {data} × fsdp {fsdp} × tp {tp}"
+        raise UserError(f"{what} does not fill the {len(devices)} devices of {config.topology}", "config.mesh")
+    return Functions(config, partitioning.make_mesh(data, fsdp, tp, devices))
+
+
+def _compiled(functions: Functions, name: str, cell: dict[str, Any]) -> dict[str, Any]:
+    """What the compiler says of one function."""
+    lowered = functions.lower(name)
+    try:
+        memory = lowered.compile().memory_analysis()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return {"fits": False, "error": out_of_memory_line(str(error))}
+    if memory is None:
+        raise RuntimeError("the compiler gave no memory analysis")
+    parts = {
+        "arguments": memory.argument_size_in_bytes,
+        "outputs": memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        "temporaries": memory.temp_size_in_bytes,
+        "beside": cell["beside"][name],
+    }
+    total = sum(parts.values())
+    found = parts | {"total": total, "fits": total <= cell["hbm"]}
+    if not found["fits"]:
+        found["error"] = f"with the {parts['beside'] / GIB:.2f} GiB that stay beside it, it needs {total / GIB:.2f} GiB"
+    return found
+
+
+def out_of_memory_line(message: str) -> str:
+    """The line of a compiler's message that says what was too much."""
+    lines = [line.strip() for line in message.splitlines()]
+    telling = [line for line in lines if re.search(r"(?i)ran out of memory|exceeds|exceeded", line)]
+    return (telling or lines)[0]
+
+
+def _head(config: ConfigDict, cell: dict[str, Any]) -> str:
+    work, held, gib = cell["work"], cell["resident"], GIB
+    kind = f"LoRA {cell['lora']}" if cell["lora"] else "full fine-tune"
+    mesh = " · ".join(f"{axis} {size}" for axis, size in cell["mesh"].items() if size > 1) or "one device"
+    lines = [
+        f"{cell['model']} ({cell['parameters'] / 1e9:.2f} B parameters), {kind}, on {cell['topology']} as {mesh}",
+        f"B {work['B']} prompts (one group per data · fsdp shard) of {work['T']:,} tokens, "
+        f"{work['units'] * work['patches']:,} patches; G {work['G']} completions of {work['S']} tokens",
+        f"per device, of {cell['hbm'] / gib:.2f} GiB: trained {held['trained'] / gib:.2f}, moments "
+        f"{held['moments'] / gib:.2f}, frozen {held['frozen'] / gib:.2f}, reference {held['reference'] / gib:.2f}, "
+        f"keys and values {cell['cache'] / gib:.2f} GiB",
+    ]
+    if cell["kv_heads_whole"]:
+        tp, heads = cell["mesh"]["tp"], config.model.kv_heads
+        lines.append(f"tp {tp} does not divide the {heads} key/value heads: every device of tp holds all of them")
+    return "\n".join(lines)
+
+
+def _line(name: str, found: dict[str, Any], cell: dict[str, Any]) -> str:
+    devices = math.prod(cell["mesh"].values())
+    counted = f"{cell['flops'][name] / devices / 1e12:,.3g} TFLOP, {cell['bytes'][name] / 1e9:,.3g} GB moved"
+    if "total" not in found:
+        return f"{name:8s} {found['error']} ({counted})"
+    parts = ", ".join(f"{part} {found[part] / GIB:.2f}" for part in ("arguments", "outputs", "temporaries", "beside"))
+    verdict = "fits" if found["fits"] else "DOES NOT FIT: " + found["error"]
+    return f"{name:8s} {found['total'] / GIB:6.2f} GiB ({parts}); {counted}; {verdict}"

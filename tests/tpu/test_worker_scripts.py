@@ -1,0 +1,181 @@
+"""The scripts of a worker, with stand-ins for the programs that they call."""
+
+import importlib.metadata
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tpu import check_versions, plan
+
+SYSTEM = "/usr/local/bin:/usr/bin:/bin"
+
+
+class Machine:
+    """A worker: a home, the unpacked code, and programs that record how they are called."""
+
+    def __init__(self, folder):
+        self.home, self.programs, self.calls = folder / "home", folder / "bin", folder / "calls"
+        self.said = folder / "said"
+        self.home.mkdir()
+        self.programs.mkdir()
+        self.calls.touch()
+        shutil.copytree(plan.ROOT / "tpu", self.home / "evads" / "tpu")
+        (self.home / "evads" / "requirements").mkdir()
+        (self.home / "evads" / "requirements" / "tpu.txt").write_text("jax==0.10.2\n")
+        self.environment = {
+            "HOME": str(self.home), "PATH": f"{self.programs}:{SYSTEM}", "EVADS_HEARTBEAT": "0.1",
+            "EVADS_STAMP": str(folder / "stamp"),
+        }  # fmt: skip
+
+    def program(self, name, body, folder=None):
+        path = (folder or self.programs) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f'#!/bin/bash\necho "{name} $*" >>{self.calls}\n{body}\n')
+        path.chmod(0o755)
+
+    def job(self, body):
+        """What the job does; the worker is ready."""
+        self.program("python", body, self.home / "evads" / ".venv" / "bin")
+        (self.home / ".evads").mkdir()
+        (self.home / ".evads" / "status").write_text("1 ready -\n")
+        (self.home / "bucket").mkdir()
+
+    def start(self, script, *arguments):
+        command = ["bash", self.home / "evads" / "tpu" / script, *arguments]
+        with self.said.open("w") as said:  # no pipe: what beats in the background would hold it
+            return subprocess.Popen(command, env=self.environment, stdout=said, stderr=subprocess.STDOUT)
+
+    def run(self, script, *arguments):
+        code = self.start(script, *arguments).wait(timeout=60)
+        return code, self.said.read_text()
+
+    def status(self):
+        return (self.home / ".evads" / "status").read_text().strip()
+
+    def called(self, name):
+        return [line for line in self.calls.read_text().splitlines() if line.startswith(f"{name} ")]
+
+
+@pytest.fixture
+def machine(tmp_path):
+    return Machine(tmp_path)
+
+
+@pytest.mark.parametrize("code", [0, 3, 42])
+def test_the_jobs_exit_code_and_log_are_left_for_the_launcher(machine, code):
+    machine.job(f"echo it ran; exit {code}")
+    assert machine.run("run_worker.sh", "2", "1", "--config=c.py")[0] == code
+    assert machine.status() == f"1 exited {code}"
+    assert (machine.home / "bucket" / "logs" / "attempt-2" / "worker-1.log").read_text() == "it ran\n"
+    work = machine.home / "bucket" / "run"
+    assert machine.called("python") == [f"python -m evads_jax.main --config=c.py --workdir={work}"]
+
+
+def test_with_several_hosts_the_processes_are_joined(machine):
+    machine.job("exit 0")
+    machine.run("run_worker.sh", "1", "4", "--config=c.py")
+    assert machine.called("python")[0].endswith(" --distributed")
+
+
+def test_sigterm_reaches_the_job_which_saves_and_ends_with_42(machine):
+    machine.job("trap 'exit 42' TERM; touch $HOME/began; while :; do sleep 0.1; done")
+    process = machine.start("run_worker.sh", "1", "1", "--config=c.py")
+    while not (machine.home / "began").exists():
+        time.sleep(0.05)
+    assert machine.status() == "1 running -"
+    os.kill(int((machine.home / ".evads" / "pid").read_text()), signal.SIGTERM)
+    assert process.wait(timeout=60) == 42
+    assert machine.status() == "1 exited 42"
+
+
+def test_a_job_is_started_once_and_only_on_a_worker_that_is_ready(machine):
+    machine.job("exit 0")
+    machine.run("run_worker.sh", "1", "1", "--config=c.py")
+    machine.run("run_worker.sh", "1", "1", "--config=c.py")
+    assert len(machine.called("python")) == 1
+
+
+def test_where_no_launcher_watches_the_hours_end_the_job(machine):
+    machine.job("exit 0")
+    (machine.home / "bucket" / ".launch").mkdir()
+    (machine.home / "bucket" / ".launch" / "began").write_text(str(int(time.time()) - 7200))
+    machine.environment["EVADS_HOURS"] = "1.5"
+    assert machine.run("run_worker.sh", "1", "1", "--config=c.py") == (3, "the hours are spent\n")
+    assert machine.called("python") == []
+
+
+@pytest.fixture
+def fresh(machine):
+    """A machine that was just booted."""
+    machine.program("curl", "echo 2")
+    machine.program("sudo", '"$@"')
+    for name in ("gcsfuse", "gcloud", "rm"):
+        machine.program(name, "exit 0")
+    machine.program("mountpoint", "exit 1")
+    installed = 'mkdir -p "$3/bin" && cp "$(dirname "$0")/venv_python" "$3/bin/python"'
+    machine.program("python3.11", installed)
+    machine.program("venv_python", "exit 0")
+    return machine
+
+
+def test_a_fresh_worker_becomes_ready(fresh):
+    code, said = fresh.run("setup_worker.sh", "gs://bucket/folder/run")
+    assert (code, fresh.status()) == (0, "2 ready -"), said
+    mount = f"gcsfuse --implicit-dirs --rename-dir-limit 1000000 --only-dir folder/run bucket {fresh.home / 'bucket'}"
+    assert fresh.called("gcsfuse") == [mount]
+    assert [line.split()[-2:] for line in fresh.called("venv_python")] == [
+        ["-r", "requirements/tpu.txt"], ["-e", "."], ["tpu/check_versions.py", "requirements/tpu.txt"]
+    ]  # fmt: skip
+    assert fresh.called("rm") == ["rm -f /tmp/libtpu_lockfile"]
+
+
+def test_in_a_pod_the_bucket_is_there_already(fresh, tmp_path):
+    fresh.environment["JOB_COMPLETION_INDEX"] = "3"
+    code, said = fresh.run("setup_worker.sh", str(tmp_path / "mounted"))
+    assert (code, fresh.status()) == (0, "3 ready -"), said
+    assert (fresh.home / "bucket").readlink() == tmp_path / "mounted"
+    assert fresh.called("gcsfuse") == []
+
+
+def test_a_version_that_is_not_the_locks_ends_the_setup_loudly(fresh):
+    fresh.program("venv_python", '[[ $1 == tpu/check_versions.py ]] && echo "version mismatch" && exit 1; exit 0')
+    code, said = fresh.run("setup_worker.sh", "gs://bucket/run")
+    assert (code, fresh.status()) == (1, "2 exited 1")
+    assert "version mismatch" in said
+    assert fresh.called("gcloud") == ["gcloud storage cp --quiet setup.log gs://bucket/run/logs/setup-worker-2.log"]
+
+
+def test_versions_are_compared_with_the_lock(monkeypatch):
+    versions = {"jax": "0.10.2", "jaxlib": "0.6.2"}
+
+    def version(name):
+        if name not in versions:
+            raise importlib.metadata.PackageNotFoundError
+        return versions[name]
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert check_versions.differences("jax==0.10.2\njaxlib==0.10.2\nlibtpu==0.0.42.1\n") == [
+        "jaxlib is 0.6.2, the lock says 0.10.2",
+        "libtpu is absent, the lock says 0.0.42.1",
+    ]
+    lock = (Path(plan.ROOT) / "requirements" / "tpu.txt").read_text()
+    assert all(f"\n{name}==" in lock for name in check_versions.PACKAGES)
+
+
+@pytest.mark.parametrize(("number", "deletes"), [(0, True), (1, False)])
+def test_worker_0_gives_the_slice_back_when_nobody_else_does(machine, number, deletes):
+    answers = {"number": number, "name": "evads-run", "seconds": 0, "zone": "projects/1/zones/z", "project-id": "p"}
+    cases = " ".join(f"*{name}) echo {value};;" for name, value in answers.items())
+    machine.program("curl", f"case $* in {cases} esac")
+    machine.program("gcloud", "exit 0")
+    assert machine.run("give_back.sh")[0] == 0
+    limit = time.monotonic() + (20 if deletes else 0.5)
+    while not machine.called("gcloud") and time.monotonic() < limit:
+        time.sleep(0.05)
+    wanted = "gcloud compute tpus queued-resources delete evads-run --project=p --zone=z --force --quiet --async"
+    assert machine.called("gcloud") == ([wanted] if deletes else [])

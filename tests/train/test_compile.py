@@ -1,0 +1,204 @@
+"""What is counted without a compiler, and one small case of what is asked of the TPU compiler where it is installed."""
+
+import importlib.util
+import json
+import math
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from evads_jax.errors import UserError
+from evads_jax.models import partitioning, qwen_vl
+from evads_jax.models.qwen_vl.scoring import run_prompts
+from evads_jax.train import compile, compile_count, compile_sweep
+from evads_jax.train.compile_functions import Functions, bytes_per_device
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = runpy.run_path(str(ROOT / "configs" / "compile.py"))
+GIB = 2**30
+
+
+def config(variant="model=tiny,topology=v5e:2x2,mesh=fsdp:2-tp:2", **changes):
+    made = CONFIGS["get_config"](variant)
+    made.data.update(prompt_tokens=256, units=2, patches=64)
+    made.rl.update(group=2, max_new_tokens=16, micro_samples=None)
+    made.update(changes)
+    return made
+
+
+def abstract_functions(made):
+    mesh = jax.sharding.AbstractMesh(tuple(made.mesh[a] for a in partitioning.MESH_AXES), partitioning.MESH_AXES)
+    return Functions(made, mesh)
+
+
+@pytest.mark.parametrize(
+    ("name", "billions"), [("qwen3_vl_8b", 8.767), ("qwen3_vl_32b", 33.357), ("qwen2_5_vl_7b", 8.292)]
+)
+def test_the_published_sizes_have_the_published_number_of_parameters(name, billions):
+    model = qwen_vl.QwenVLConfig.from_config(CONFIGS["MODELS"][name], 0)
+    assert qwen_vl.parameter_count(model) / 1e9 == pytest.approx(billions, abs=5e-4)
+
+
+def test_a_full_fine_tune_holds_sixteen_bytes_a_parameter_on_all_devices_together():
+    made = config("model=qwen3_vl_8b,mesh=fsdp:16")
+    functions = abstract_functions(made)
+    held, count = compile_count.resident(functions), qwen_vl.parameter_count(functions.model)
+    # Norms and biases are whole on every device.
+    assert held.trained * 16 == pytest.approx(4 * count, rel=0.01)
+    assert held.moments * 16 == pytest.approx(8 * count, rel=0.01)
+    assert (held.reference, held.frozen) == (held.trained, 0)
+    assert held.total == held.trained + held.moments + held.reference
+
+
+def test_tensor_and_data_parallel_devices_hold_what_the_rules_say():
+    def trained(mesh):
+        return compile_count.resident(abstract_functions(config(f"model=qwen3_vl_8b,mesh={mesh}"))).trained
+
+    assert trained("fsdp:4-tp:4") == pytest.approx(trained("fsdp:16"), rel=0.02)
+    assert trained("data:2-fsdp:8") == trained("fsdp:8")
+
+
+def test_with_lora_the_model_is_frozen_in_bfloat16_and_the_optimizer_small():
+    functions = abstract_functions(config("model=qwen3_vl_8b,mesh=fsdp:16,lora=16"))
+    held, count = compile_count.resident(functions), qwen_vl.parameter_count(functions.model)
+    # And, float32, the factors of SFT's adapter, which fsdp splits on one side only.
+    assert 2 * count < held.frozen * 16 < 2.25 * count
+    assert held.moments == pytest.approx(2 * held.trained, rel=1e-3)
+    assert held.trained < held.frozen / 10
+
+
+@pytest.mark.parametrize(("tp", "share"), [(1, 1), (4, 4), (16, 1)])
+def test_keys_and_values_are_split_by_heads_where_the_heads_divide(tp, share):
+    model = qwen_vl.QwenVLConfig.from_config(CONFIGS["MODELS"]["qwen3_vl_8b"], 0)
+    # layers · keys and values · heads · width · (prompt + samples) · bytes of bfloat16, of one group
+    whole = 36 * 2 * 8 * 128 * (8192 + 8 * 512) * 2
+    assert compile_count.cache_bytes(model, compile_count.Work(4, 8, 8192, 512, 30, 1024), 4, tp) == whole // share
+
+
+def test_the_counted_cache_is_that_of_the_arrays_that_prefill_leaves():
+    made = config()
+    functions = abstract_functions(made)
+    prefix = functions.prefix()
+    alone = compile_count.Work(2, 0, made.data.prompt_tokens, 0, made.data.units, made.data.patches)
+    counted = compile_count.cache_bytes(functions.model, alone, 2, 2)
+    assert bytes_per_device((prefix.keys, prefix.values)) == counted
+
+
+def test_no_step_runs_in_less_than_the_lower_bound():
+    made = config("model=qwen3_vl_8b,mesh=fsdp:8")
+    cell = compile.count(made, abstract_functions(made))
+    # float32 parameters, two moments, gradients and reference: 20 bytes a parameter.
+    assert cell["lower_bound"] * 8 == pytest.approx(20 * cell["parameters"], rel=0.01)
+    assert cell["lower_bound"] > cell["resident"]["total"]
+
+
+def test_flops_are_those_of_the_matrix_products_that_the_forward_pass_is_made_of():
+    made = config()
+    functions = abstract_functions(made)
+    model, rl, data = functions.model, made.rl, made.data
+    work = compile_count.Work(2, rl.group, data.prompt_tokens, rl.max_new_tokens, data.units, data.patches)
+    counted = compile_count.flops(model, work, {"text": True, "vision": True}, lora=False)
+    bare = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (functions.state.params, functions.prompt))
+    traced = jax.make_jaxpr(lambda params, prompt: run_prompts(params, model, prompt))(*bare)
+    # What is done beside: the masked half of the causal square, and the interpolation of the position table.
+    half = 4 * model.layers * model.heads * model.head_width * work.B * work.T * (work.T - 1) / 2
+    table = 2 * work.B * work.units * work.patches * model.vision.position_grid**2 * model.vision.width
+    assert counted["prefill"] + half + table == products(traced.jaxpr)
+    assert counted["update"] == pytest.approx(3 * counted["rollout"])
+    assert counted["rollout"] == pytest.approx(counted["prefill"] + counted["decode"])
+
+
+def products(jaxpr):
+    """FLOPs of all matrix products of a traced function."""
+    total = 0
+    for equation in jaxpr.eqns:
+        times = equation.params["length"] if equation.primitive.name == "scan" else 1
+        inner = [getattr(value, "jaxpr", value) for value in equation.params.values()]
+        total += times * sum(products(value) for value in inner if hasattr(value, "eqns"))
+        if equation.primitive.name == "dot_general":
+            (contract, _), _ = equation.params["dimension_numbers"]
+            left, out = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
+            total += 2 * math.prod(out) * math.prod(left[i] for i in contract)
+    return total
+
+
+@pytest.mark.parametrize(
+    ("variant", "message"),
+    [
+        ("model=qwen3_vl_8b,topology=v5e:4x4,mesh=fsdp:2-tp:3", "tp 3 does not divide the model's 32 heads"),
+        ("model=qwen3_vl_8b,topology=v9:4x4,mesh=fsdp:16", "unknown chip 'v9'"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_compiled(variant, message):
+    with pytest.raises(UserError, match=message):
+        compile.check(CONFIGS["get_config"](variant))
+
+
+@pytest.mark.parametrize("variant", ["model=none", "size=8b", "mesh=fsdp8"])
+def test_a_variant_that_cannot_be_read_is_refused(variant):
+    with pytest.raises(UserError):
+        CONFIGS["get_config"](variant)
+
+
+def test_the_compilers_own_line_is_told():
+    message = "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error.\nRan out of memory in memory space hbm. Used 19G.\n"
+    assert compile.out_of_memory_line(message) == "Ran out of memory in memory space hbm. Used 19G."
+
+
+def test_every_slice_of_the_sweep_is_one_that_can_be_launched():
+    chips = json.loads((ROOT / "tpu" / "chips.json").read_text())
+    assert chips.keys() == compile.HBM.keys()
+    for cell in compile_sweep.cells(CONFIGS["get_config"]("sweep")):
+        chip, _, shape = cell["topology"].partition(":")
+        devices = chips[chip]["devices_per_chip"] * np.prod([int(n) for n in shape.split("x")])
+        assert np.prod([int(part.split(":")[1]) for part in cell["mesh"].split("-")]) == devices
+        assert shape in chips[chip]["hosts"]
+
+
+def test_the_page_says_what_was_compiled_and_what_was_not(tmp_path):
+    sweep = CONFIGS["get_config"]("sweep")
+    first, second, *_ = compile_sweep.cells(sweep)
+    cell = {
+        "resident": {"total": 4 * GIB}, "cache": GIB, "lower_bound": 6 * GIB, "hbm": 16 * GIB, "fits": True,
+        "functions": {n: {"fits": True, "total": s * GIB} for n, s in (("update", 9), ("prefill", 7), ("decode", 8))},
+    }  # fmt: skip
+    compile_sweep.path_of(tmp_path, first).write_text(json.dumps(cell))
+    everything = compile_sweep.cells(sweep)
+    bounds = {compile_sweep.name_of(c): [6 * GIB, 16 * GIB] for c in everything}
+    bounds[compile_sweep.name_of(second)] = [99 * GIB, 16 * GIB]
+    page = compile_sweep.page(sweep, tmp_path, bounds)
+    assert f"1 of {len(everything)} cells" in page
+    rows = [line for line in page.splitlines() if line.startswith("| ")]
+    assert any("9.0 / 7.0 / 8.0" in row and row.endswith("| fits |") for row in rows)
+    assert sum(row.endswith("| ruled out |") for row in rows) == 1
+    assert sum(row.endswith("| not compiled |") for row in rows) == len(everything) - 2
+    assert page.count("No compiled cell fits so far.") == len(sweep.models) * len(sweep.lora) - 1
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="the TPU compiler is not installed")
+def test_a_small_model_compiles_for_a_slice_and_a_slice_that_is_not_there_is_refused(tmp_path):
+    small = ["--config.data.prompt_tokens=256", "--config.data.units=2", "--config.data.patches=64"]
+    small += ["--config.rl.group=2", "--config.rl.max_new_tokens=8", "--config.functions=('prefill',)"]
+
+    def call(topology, mesh):
+        variant = f"configs/compile.py:model=tiny,topology={topology},mesh={mesh}"
+        command = [sys.executable, "-m", "evads_jax.main", f"--config={variant}", f"--workdir={tmp_path}", *small]
+        environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
+
+    done = call("v5e:2x2", "fsdp:2-tp:2")
+    assert done.returncode == 0, done.stderr[-2000:]
+    cell = json.loads((tmp_path / "cell.json").read_text())
+    assert 0 < cell["functions"]["prefill"]["total"] < cell["hbm"]
+    # The output head is no argument of prefill.
+    assert cell["functions"]["prefill"]["arguments"] == pytest.approx(cell["resident"]["trained"], rel=0.1)
+    assert "prefill" in done.stdout
+    refused = call("v5e:3x3", "fsdp:9")
+    assert refused.returncode == 2
+    assert "there is no slice 'v5e:3x3'" in refused.stderr

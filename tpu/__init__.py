@@ -1,0 +1,1 @@
+"""From nothing to a run on a TPU slice and back: plan, launch, supervise, collect. Standard library only."""

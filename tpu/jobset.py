@@ -1,0 +1,104 @@
+"""The GKE back end: one JobSet manifest, whose controller brings the job back after preemption by itself.
+
+The manifest is JSON, which kubectl reads like YAML. Pods of a slice start together; exit codes 42 (preempted after a
+checkpoint) and 127–255 (killed) restart the whole set, any other one ends it.
+"""
+
+import shlex
+from typing import Any
+
+from tpu.plan import CHIPS, Command, Request, code_url
+
+RETRIED = (42, *range(127, 256))
+_MOUNT = "/bucket"
+_RESTART = "jobset.sigs.k8s.io/restart-attempt"
+
+
+def manifest(request: Request) -> dict[str, Any]:
+    """The JobSet of a request.
+
+    The node pool must scale from zero, so that nothing is held when the set has ended.
+    """
+    row, hosts = CHIPS[request.slice.chip], request.slice.hosts
+    _, _, path = request.bucket.removeprefix("gs://").partition("/")
+    chips = request.slice.chips // hosts
+    selector = {
+        "cloud.google.com/gke-tpu-accelerator": row["gke_accelerator"],
+        "cloud.google.com/gke-tpu-topology": request.slice.topology,
+    }
+    pod: dict[str, Any] = {
+        "serviceAccountName": "evads",
+        "restartPolicy": "Never",
+        "nodeSelector": selector | ({"cloud.google.com/gke-spot": "true"} if request.spot else {}),
+        "terminationGracePeriodSeconds": 120,
+        "containers": [
+            {
+                "name": "worker",
+                "image": request.image,
+                "command": ["bash", "-c", _script(request, path)],
+                "env": [
+                    {"name": "EVADS_HOURS", "value": f"{request.hours:g}"},
+                    {
+                        "name": "EVADS_ATTEMPT",
+                        "valueFrom": {"fieldRef": {"fieldPath": f"metadata.labels['{_RESTART}']"}},
+                    },
+                ],
+                "ports": [{"containerPort": 8471}, {"containerPort": 8080}],
+                "resources": {"limits": {"google.com/tpu": chips}, "requests": {"google.com/tpu": chips}},
+                "volumeMounts": [{"name": "bucket", "mountPath": _MOUNT}],
+            }
+        ],
+        "volumes": [{"name": "bucket", "csi": _volume(request)}],
+    }
+    if request.spot:
+        pod["tolerations"] = [{"key": "cloud.google.com/gke-spot", "operator": "Exists", "effect": "NoSchedule"}]
+    fail = {"operator": "In", "values": [code for code in range(1, 256) if code not in RETRIED]}
+    job = {
+        "parallelism": hosts,
+        "completions": hosts,
+        "backoffLimit": 0,
+        "activeDeadlineSeconds": round((request.hours + request.wait_hours) * 3600),
+        "podFailurePolicy": {"rules": [{"action": "FailJob", "onExitCodes": fail}]},
+        "template": {"metadata": {"annotations": {"gke-gcsfuse/volumes": "true"}}, "spec": pod},
+    }
+    return {
+        "apiVersion": "jobset.x-k8s.io/v1alpha2",
+        "kind": "JobSet",
+        "metadata": {
+            "name": request.name,
+            "annotations": {"alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"},
+        },
+        "spec": {
+            "failurePolicy": {
+                "maxRestarts": request.attempts - 1,
+                "rules": [{"action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}],
+            },
+            "ttlSecondsAfterFinished": 86400,
+            "replicatedJobs": [{"name": "slice", "replicas": 1, "template": {"spec": job}}],
+        },
+    }
+
+
+def apply(path: str) -> Command:
+    """Hands a manifest to the cluster."""
+    return ["kubectl", "apply", "-f", path]
+
+
+def _volume(request: Request) -> dict[str, Any]:
+    bucket, _, _ = request.bucket.removeprefix("gs://").partition("/")
+    options = "implicit-dirs,file-cache:enable-parallel-downloads:false"
+    return {
+        "driver": "gcsfuse.csi.storage.gke.io",
+        "volumeAttributes": {"bucketName": bucket, "mountOptions": options},
+    }
+
+
+def _script(request: Request, path: str) -> str:
+    """What a pod runs: the same two scripts as a worker of the other back end, on the mounted bucket."""
+    _, _, code = code_url(request).removeprefix("gs://").partition("/")
+    folder = f"{_MOUNT}/{path}".rstrip("/")
+    job = shlex.join(request.job)
+    return (
+        f"mkdir evads && cd evads && tar -xzf {_MOUNT}/{code} && bash tpu/setup_worker.sh {folder} "
+        f'&& exec bash tpu/run_worker.sh "$EVADS_ATTEMPT" {request.slice.hosts} {job}'
+    )

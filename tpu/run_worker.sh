@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Runs the job on one worker that is ready: run_worker.sh ATTEMPT HOSTS OPTIONS…
+#
+# Keeps the status young while the job lives, hands SIGTERM on to it, and leaves its exit code in the status: 0 done,
+# 42 preempted after a checkpoint, anything else a bug. The log is copied to the bucket every few minutes and at the end.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+source tpu/worker.sh
+exec 9>"$state/lock"
+flock -n 9 || exit 0                                      # running
+read -r number phase _ <"$state/status" && [[ $phase == ready ]] || exit 0 # ran, or never became ready
+attempt=$1 hosts=$2
+shift 2
+
+if [[ -n ${EVADS_HOURS-} ]]; then # where no launcher watches (GKE): the hours of all attempts together
+  began=$bucket/.launch/began
+  [[ -f $began ]] || { mkdir -p "$bucket/.launch" && date +%s >"$began"; }
+  left=$(awk -v began="$(cat "$began")" -v now="$(date +%s)" -v hours="$EVADS_HOURS" \
+    'BEGIN { left = int(began + hours * 3600 - now); print (left > 0 ? left : 0) }')
+  if [[ $left == 0 ]]; then
+    echo 'the hours are spent'
+    report exited 3
+    exit 3
+  fi
+fi
+
+logs=$bucket/logs/attempt-$attempt
+log=$state/worker-$number.log
+mkdir -p "$logs"
+export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$bucket/cache/jax} # compiled once, also for later slices
+job=(.venv/bin/python -m evads_jax.main "$@" "--workdir=$bucket/run")
+if ((hosts > 1)); then job+=(--distributed); fi
+if [[ -n ${left-} ]]; then job=(timeout --kill-after=120 "$left" "${job[@]}"); fi
+
+"${job[@]}" >"$log" 2>&1 9>&- &
+child=$!
+trap 'kill -TERM "$child" 2>/dev/null' TERM
+echo $$ >"$state/pid"
+report running -
+heartbeat "$child" 9>&- &
+(while kill -0 "$child" 2>/dev/null; do
+  cp "$log" "$logs/worker-$number.log"
+  sleep 120
+done) 9>&- &
+
+while :; do # a signal ends `wait`, not the job
+  wait "$child"
+  code=$?
+  kill -0 "$child" 2>/dev/null || break
+done
+cp "$log" "$logs/worker-$number.log"
+report exited "$code"
+exit "$code"
