@@ -26,12 +26,21 @@ JOBS = {
     "tables": "evads_jax.benchmark.tables:run",
     "density": "evads_jax.density.job:run",
     "generate_qa": "evads_jax.benchmark.qa.job:run",
+    "evaluate": "evads_jax.train.evaluation:run",
+    "inspect": "evads_jax.train.inspection:run",
+    "ask": "evads_jax.train.ask:run",
+    "density_table": "evads_jax.train.density_table:run",
+    "compile": "evads_jax.train.compile:run",
+    "compile_sweep": "evads_jax.train.compile_sweep:run",
+    "export": "evads_jax.train.export:run",
 }
+WITHOUT_WORKDIR = ("ask", "inspect", "export", "compile")  # jobs that only read, or write where their config says
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The job: configs/X.py or configs/X.py:variant.", lock_config=True
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the job keeps everything that it writes.")
+_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Joins the other processes of a pod before anything else.")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -43,10 +52,14 @@ def main(argv: Sequence[str]) -> None:
     config = _CONFIG.value
     if config.job not in JOBS:
         raise UserError(f"unknown job {config.job!r}", "config.job", "one of " + ", ".join(sorted(JOBS)))
-    if _WORKDIR.value is None:
+    if _WORKDIR.value is None and config.job not in WITHOUT_WORKDIR:
         raise UserError("no work directory", "--workdir", "name a folder, e.g. --workdir=runs/mine")
+    if _DISTRIBUTED.value:
+        import jax  # not before it is needed: most mistakes are told without it
+
+        jax.distributed.initialize()
     module, function = JOBS[config.job].split(":")
-    getattr(importlib.import_module(module), function)(config, Path(_WORKDIR.value))
+    getattr(importlib.import_module(module), function)(config, Path(_WORKDIR.value) if _WORKDIR.value else None)
 
 
 def load_config(spec: str) -> config_dict.ConfigDict:

@@ -13,7 +13,9 @@ from rich.console import Console
 
 from evads_jax.data.tokenizer import Tokenizer
 from evads_jax.events import EventLog
+from evads_jax.models import lora, partitioning
 from evads_jax.models.qwen_vl import QwenVLConfig
+from evads_jax.train import trainable
 from evads_jax.train.checkpoint import finished
 from evads_jax.train.inputs import Inputs
 from evads_jax.train.loop import fit
@@ -65,6 +67,10 @@ class Context:
         """The seed of a stage's data order."""
         return zlib.crc32(f"{self.config.run.seed}/{stage}".encode())
 
+    def divide(self, params: Tree, stage: str) -> trainable.Trainable:
+        """What a stage that starts from `params` trains, and what it leaves as it is."""
+        return trainable.divide(self.config, self.model, params, stage, self.mesh)
+
     def fit(
         self, learner: Learner[Any], batches: Any, stage: Stage, split: str, format: str, *, together: bool
     ) -> Result:
@@ -77,12 +83,16 @@ class Context:
           split: the split that it learns from.
           format: the prompt format that it learns with.
           together: as in `Inputs.survey`.
+
+        Returns:
+          The stage's result, with the whole policy as its parameters.
         """
         about = {}
         if finished(self.workdir, stage.name) is None:
             about = {"split": split, "fit": self.inputs().survey(self.sources[split], format, together)}
         with contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh):
-            return fit(learner, batches, stage, self.workdir, self.log, self.console, about)
+            result = fit(learner, batches, stage, self.workdir, self.log, self.console, about)
+        return dataclasses.replace(result, params=lora.combine(learner.frozen, result.params))
 
     def place(self, batch: Tree) -> Tree:
         """A batch on the device, or spread over the mesh's data axes where its leading axis divides."""
@@ -93,7 +103,4 @@ def place(batch: Tree, mesh: jax.sharding.Mesh | None) -> Tree:
     """Arrays on the default device; with a mesh, split over `data` and `fsdp` along their first axis if it divides."""
     if mesh is None:
         return jax.device_put(batch)
-    shares = mesh.shape["data"] * mesh.shape["fsdp"]
-    split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(("data", "fsdp")))
-    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    return jax.tree.map(lambda x: jax.device_put(x, split if x.ndim and x.shape[0] % shares == 0 else whole), batch)
+    return jax.device_put(batch, partitioning.batch_shardings(batch, mesh))

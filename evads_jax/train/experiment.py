@@ -27,17 +27,16 @@ from evads_jax.data.tokenizer import Tokenizer, load_tokenizer, train_sentencepi
 from evads_jax.errors import UserError
 from evads_jax.events import EventLog, read_events
 from evads_jax.judge import make_judge
-from evads_jax.models import partitioning, qwen_vl
+from evads_jax.models import partitioning
 from evads_jax.models.qwen_vl import QwenVLConfig
-from evads_jax.train import grpo
-from evads_jax.train.checkpoint import finished, load_params
+from evads_jax.train import grpo, starting, trainable
+from evads_jax.train.checkpoint import finished
 from evads_jax.train.context import Context
 from evads_jax.train.grpo import train_grpo
 from evads_jax.train.preemption import Preempted
 from evads_jax.train.sft import train_control, train_sft
 
 STAGES = ("base", "sft", "mg_grpo", "control")
-Tree = Any
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -52,12 +51,13 @@ def run(config: ConfigDict, workdir: Path) -> None:
     """
     began, console = time.monotonic(), Console()
     _check(config)
+    starting.adopt(config)
     run_folder.claim(workdir, config)
     signal.signal(signal.SIGTERM, _preempted)
     log = EventLog(workdir)
     if not read_events(workdir, "run"):
         log.write("run", config=config.to_dict(), environment=run_folder.environment())
-    say = _teller(console, began)
+    say = teller(console, began)
     context, splits = _context(config, workdir, log, console, say)
     _stages(context, splits, say)
     if jax.process_index() == 0:
@@ -87,6 +87,7 @@ def _check(config: ConfigDict) -> None:
     if "control" in stages and "mg_grpo" not in stages and config.control.steps is None:
         raise UserError("the control lasts as long as mg_grpo", "config.control.steps", "add mg_grpo, or give steps")
     grpo.check(config.rl)
+    trainable.check(config)
 
 
 def _context(
@@ -103,6 +104,7 @@ def _context(
     sources = prepare(config, workdir, say)
     tokenizer = _tokenizer(config, workdir, sources)
     model = QwenVLConfig.from_config(config.model, tokenizer.size)
+    partitioning.check_heads(config.mesh.tp, model.heads)
     sizes = config.mesh.data, config.mesh.fsdp, config.mesh.tp
     mesh = partitioning.make_mesh(*sizes) if sizes != (1, 1, 1) else None
     splits = {name: Split.of(sources[name]) for name in ("validation", "test")}
@@ -128,11 +130,11 @@ def _stages(context: Context, splits: Mapping[str, Split], say: Callable[[str], 
     config, workdir = context.config, context.workdir
     judge = make_judge(config.judge, config.run.language, workdir)
     evaluate_chance(splits["validation"], splits["test"], workdir, judge, config, say)
-    base = _base(context)
+    base = starting.parameters(config, context.model, context.mesh)
     params, rl_seconds = base, 0.0
     sft = None
     if config.run.sft_from:
-        sft = load_params(config.run.sft_from, "sft", base)
+        sft = trainable.load_result(config, context.model, base, config.run.sft_from, "sft", context.mesh)
     for stage in config.run.stages:
         weights = "seed " + str(config.run.seed)
         if stage == "base":
@@ -161,17 +163,7 @@ def _stages(context: Context, splits: Mapping[str, Split], say: Callable[[str], 
             say(f"{name}: R5 {r5['mean_valid']:.3f} on {summary['n']} questions")
 
 
-def _base(context: Context) -> Tree:
-    """Freshly initialised parameters, where the mesh wants them."""
-    key = jax.random.fold_in(jax.random.key(context.config.run.seed), context.data_seed("init"))
-    params = qwen_vl.init(context.model, key)
-    if context.mesh is None:
-        return params
-    placed = partitioning.shardings(qwen_vl.axes(context.model), context.mesh, qwen_vl.abstract(context.model))
-    return jax.device_put(params, placed)
-
-
-def _teller(console: Console, began: float) -> Callable[[str], None]:
+def teller(console: Console, began: float) -> Callable[[str], None]:
     """Prints lines with the minutes since the start; of progress lines at most one a second."""
     last = [0.0]
 

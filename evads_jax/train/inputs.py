@@ -17,7 +17,7 @@ from evads_jax.data.records import Example, VideoRecord
 from evads_jax.data.tokenizer import Tokenizer
 from evads_jax.errors import UserError
 from evads_jax.models.qwen_vl import PromptBatch, QwenVLConfig, SuffixBatch
-from evads_jax.models.qwen_vl.inputs import Clip, Prompt, PromptBuilder, collate_prompts, collate_suffixes, unit_times
+from evads_jax.models.qwen_vl.inputs import Clip, Prompt, PromptBuilder, collate_prompts, collate_suffixes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Inputs:
 
     def __init__(self, data: ConfigDict, language: str, tokenizer: Tokenizer, model: QwenVLConfig):
         self._language, self._tokenizer, self._model = language, tokenizer, model
-        self._builder, self._count = PromptBuilder(tokenizer, model), chat.counter(tokenizer)
+        self._builder = PromptBuilder(tokenizer, model)
         self._T, self._S, self._format_sft = data.prompt_tokens, data.suffix_tokens, data.format_sft
         self._units = -(-data.max_frames // model.vision.temporal_patch)
         self._patches = (data.frame_size // model.vision.cell) ** 2 * model.vision.merge**2
@@ -123,26 +123,22 @@ class Inputs:
         counts = {"questions": 0, "cut": 0, "lines": 0} | ({"left_out": 0} if together else {})
         for number in range(len(source)):
             record = source[number]
-            video = self._span(record, decode_jpeg(record.frames[0]).shape)
+            size = decode_jpeg(record.frames[0]).shape[:2]
             examples = list(record.examples())
             counts["questions"] += len(examples)
             for group in [examples] if together else [[example] for example in examples]:
-                fitted, dropped = self._fit(group, format, video)
+                fitted, dropped = self._fit(group, format, record, size)
                 counts["cut"] += len(group) if dropped else 0
                 counts["lines"] += dropped
                 if together:
                     counts["left_out"] += sum(self._suffix(*pair) is None for pair in zip(fitted, group, strict=True))
         return counts
 
-    def _span(self, record: VideoRecord, shape: Sequence[int]) -> chat.VideoSpan:
-        cell = self._model.vision.cell
-        times = unit_times(record.times, self._model.vision)
-        return chat.VideoSpan(times, (shape[0] // cell) * (shape[1] // cell))
-
-    def _fit(self, group: Sequence[Example], format: str, video: chat.VideoSpan) -> tuple[list[Any], int]:
+    def _fit(
+        self, group: Sequence[Example], format: str, record: VideoRecord, size: Sequence[int]
+    ) -> tuple[list[prompts.PromptText], int]:
         rendered = [prompts.render(example, format, self._language) for example in group]
-        budget = self._T - chat.overhead(self._tokenizer, [video])
-        return prompts.fit_together(rendered, budget, self._count)
+        return self._builder.fit(rendered, self._T, record.times, size)
 
     def _suffix(self, prompt: prompts.PromptText, example: Example) -> tuple[list[int], int] | None:
         """Question, closing and completion, and where the completion begins; None where they are too long."""
@@ -156,7 +152,7 @@ class Inputs:
             what = f"video {record.video} has {len(examples)} questions, a group holds {group}"
             raise UserError(what, "config.sft.questions_per_video", "raise it")
         frames = decode_jpegs(record.frames)
-        fitted, _ = self._fit(examples, self._format_sft, self._span(record, frames.shape[1:]))
+        fitted, _ = self._fit(examples, self._format_sft, record, frames.shape[1:3])
         suffixes = [self._suffix(*pair) for pair in zip(fitted, examples, strict=True)]
         kept = tuple(suffix for suffix in suffixes if suffix)
         prompt = self._builder.build(fitted[0], [Clip(frames, record.times)], split=True)
@@ -166,7 +162,7 @@ class Inputs:
         if question is None:
             raise ValueError("a prompt item needs a question")
         example, frames = record.example(question), decode_jpegs(record.frames)
-        (fitted,), _ = self._fit([example], format, self._span(record, frames.shape[1:]))
+        (fitted,), _ = self._fit([example], format, record, frames.shape[1:3])
         return PromptItem(self._builder.build(fitted, [Clip(frames, record.times)], split=False), example)
 
     def _sft_batch(self, batch: int, group: int, items: Sequence[SFTItem]) -> SFTBatch:

@@ -5,6 +5,7 @@ closing and target follow as suffixes. The loss is the mean negative log-probabi
 batch (each token weighs the same, whatever its completion's length), never of a prompt's.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,7 +14,8 @@ import jax.numpy as jnp
 
 from evads_jax.data.loader import make_loader
 from evads_jax.errors import UserError
-from evads_jax.models.qwen_vl import QwenVLConfig, decay_mask, score
+from evads_jax.models import lora
+from evads_jax.models.qwen_vl import QwenVLConfig, score
 from evads_jax.train import optimizer, state
 from evads_jax.train.context import Context
 from evads_jax.train.inputs import SFTBatch
@@ -27,11 +29,12 @@ class SFTLearner(Learner[SFTBatch]):
     """Minimises the negative log-probability of completions.
 
     Args:
-      params: where it starts; they are copied.
+      params: where what it trains starts; they are copied.
       model: the model's sizes.
       optimizer: from `optimizer.make`.
       validation: makes an iterator over the validation batches; None: no validation.
       place: puts a batch on the devices.
+      frozen: the rest of the policy; None where everything is trained.
     """
 
     shown = ("loss", "grad_norm", "learning_rate")
@@ -43,8 +46,9 @@ class SFTLearner(Learner[SFTBatch]):
         optimizer: optimizer.Optimizer,
         validation: Callable[[], Iterator[SFTBatch]] | None = None,
         place: Callable[[Tree], Tree] = jax.device_put,
+        frozen: Tree = None,
     ):
-        self._params, self._model, self._optimizer = params, model, optimizer
+        self._params, self._model, self._optimizer, self.frozen = params, model, optimizer, frozen
         self._validation, self._place = validation, place
         self.update = jax.jit(self._update, donate_argnums=0)
         self.sums = jax.jit(self._sums)
@@ -55,7 +59,7 @@ class SFTLearner(Learner[SFTBatch]):
 
     def step(self, before: TrainState, batch: SFTBatch, key: jax.Array) -> tuple[TrainState, dict[str, Any]]:
         """See `Learner`; nothing is random here but the order of the data."""
-        return self.update(before, self._place(batch))
+        return self.update(before, self._place(batch), self.frozen)
 
     def validate(self, now: TrainState) -> dict[str, Any]:
         """The loss over all completion tokens of the validation videos, and how many there are."""
@@ -63,19 +67,19 @@ class SFTLearner(Learner[SFTBatch]):
             return {}
         total, tokens = jnp.zeros(()), jnp.zeros(())
         for batch in self._validation():
-            one, count = self.sums(now.params, self._place(batch))
+            one, count = self.sums(now.params, self._place(batch), self.frozen)
             total, tokens = total + one, tokens + count
         if not float(tokens):
             raise UserError("the validation videos have no question that fits", "config.data.suffix_tokens", "raise it")
         return {"loss": total / tokens, "tokens": tokens}
 
-    def _sums(self, params: Tree, batch: SFTBatch) -> tuple[jax.Array, jax.Array]:
-        scores = score(params, self._model, batch.prompt, batch.suffix)
+    def _sums(self, params: Tree, batch: SFTBatch, frozen: Tree = None) -> tuple[jax.Array, jax.Array]:
+        scores = score(lora.combine(frozen, params), self._model, batch.prompt, batch.suffix)
         return -jnp.sum(scores.logprob), jnp.sum(batch.suffix.mask).astype(jnp.float32)
 
-    def _update(self, before: TrainState, batch: SFTBatch) -> tuple[TrainState, dict[str, Any]]:
+    def _update(self, before: TrainState, batch: SFTBatch, frozen: Tree = None) -> tuple[TrainState, dict[str, Any]]:
         def mean_loss(params):
-            total, tokens = self._sums(params, batch)
+            total, tokens = self._sums(params, batch, frozen)
             return total / jnp.maximum(tokens, 1.0), tokens
 
         (loss, tokens), gradients = jax.value_and_grad(mean_loss, has_aux=True)(before.params)
@@ -130,6 +134,8 @@ def _train(context: Context, params: Tree, stage: Stage, split: str) -> Result:
             workers=config.data.workers if training else 0, drop_remainder=training,
         )  # fmt: skip
 
-    made = optimizer.make(sft, decay_mask(context.model), stage.max_steps or sft.max_steps)
-    learner = SFTLearner(params, context.model, made, lambda: loader("validation", False), context.place)
+    part = context.divide(params, stage.name)
+    made = optimizer.make(sft, part.decay_mask, stage.max_steps or sft.max_steps, part.matrices)
+    validation = functools.partial(loader, "validation", False)
+    learner = SFTLearner(part.start, context.model, made, validation, context.place, part.frozen)
     return context.fit(learner, loader(split, True), stage, split, config.data.format_sft, together=True)

@@ -1,20 +1,25 @@
 import itertools
+import runpy
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from ml_collections import ConfigDict
+from optax.contrib import MuonDimensionNumbers
 
 from evads_jax.errors import UserError
-from evads_jax.train.optimizer import make
+from evads_jax.models import qwen_vl
+from evads_jax.train.optimizer import MUON_RMS, make, matrices
 
 PARAMS = {"weight": jnp.ones((2, 2)), "bias": jnp.ones(2)}
 MASK = {"weight": True, "bias": False}
 
 
 def section(**changes):
-    fields = {"learning_rate": 0.1, "warmup_steps": 4, "weight_decay": 0.5, "clip_norm": 1.0, "decay": "none"}
+    fields = {"optimizer": "adamw", "learning_rate": 0.1, "warmup_steps": 4, "weight_decay": 0.5, "clip_norm": 1.0}
+    fields |= {"decay": "none", "adam_learning_rate": 0.01}
     return ConfigDict(fields | changes)
 
 
@@ -52,10 +57,50 @@ def test_norms_and_biases_do_not_decay():
     np.testing.assert_array_equal(updates["bias"], 0.0)
 
 
-REFUSED = [("decay", "linear"), ("learning_rate", 0.0), ("clip_norm", 0.0)]
+REFUSED = [("optimizer", "lion"), ("decay", "linear"), ("learning_rate", 0.0), ("clip_norm", 0.0)]
 
 
 @pytest.mark.parametrize(("field", "value"), REFUSED)
 def test_a_setting_without_a_meaning_is_refused(field, value):
     with pytest.raises(UserError, match=field):
         make(section(**{field: value}), MASK, 10)
+
+
+def test_muon_moves_a_matrix_along_all_its_directions_alike_and_leaves_the_rest_to_adam():
+    """The oracle: U Vᵀ of the gradient's singular value decomposition, in float64."""
+    rng = np.random.default_rng(0)
+    shapes = {"stack": (2, 6, 4, 2), "table": (9, 6), "bias": (4,)}
+    params = {name: jnp.zeros(shape) for name, shape in shapes.items()}
+    gradients = {name: jnp.asarray(rng.normal(size=shape), jnp.float32) for name, shape in shapes.items()}
+    axes = {"stack": ("layers", "embed", "heads", None), "table": ("vocabulary", "embed"), "bias": ("embed",)}
+    numbers = matrices(params, axes, {"stack": 6, "table": 6, "bias": 0})
+    assert numbers == {"stack": MuonDimensionNumbers((1,), (2, 3)), "table": None, "bias": None}
+
+    chosen = section(optimizer="muon", warmup_steps=0, weight_decay=0.0, clip_norm=1e9)
+    made = make(chosen, jax.tree.map(lambda _: True, params), 10, numbers).transformation
+    updates, _ = made.update(gradients, made.init(params), params)
+    for layer in range(2):
+        u, _, v = np.linalg.svd(np.asarray(gradients["stack"][layer], np.float64).reshape(6, 8), full_matrices=False)
+        moved = -np.asarray(updates["stack"][layer], np.float64).reshape(6, 8)
+        assert np.sum(moved * (u @ v)) / np.linalg.norm(moved) / np.linalg.norm(u @ v) > 0.95
+        assert np.sqrt(np.mean(moved**2)) == pytest.approx(0.1 * MUON_RMS, rel=0.3)
+    adam = optax.nadam(0.01)
+    wanted, _ = adam.update(gradients, adam.init(params), params)
+    for name in ("table", "bias"):
+        np.testing.assert_allclose(updates[name], wanted[name], rtol=1e-4)
+
+
+def test_every_matrix_of_the_model_but_its_tables_is_one_for_muon():
+    config = ConfigDict(runpy.run_path("configs/mg_grpo.py")["get_config"]("smoke"))
+    model = qwen_vl.QwenVLConfig.from_config(config.model, 512)
+    numbers = matrices(qwen_vl.abstract(model), qwen_vl.axes(model), qwen_vl.fan_in(model))
+    assert numbers["text"]["embed"] is None
+    assert numbers["vision"]["position"] is None
+    assert numbers["text"]["layers"]["out"] == MuonDimensionNumbers((1, 2), (3,))
+    assert numbers["vision"]["merger"]["up"]["weight"] == MuonDimensionNumbers((0,), (1,))
+    assert numbers["text"]["norm"]["scale"] is None
+
+
+def test_muon_without_a_map_of_matrices_is_refused():
+    with pytest.raises(ValueError, match="muon"):
+        make(section(optimizer="muon"), MASK, 10)

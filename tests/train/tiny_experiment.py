@@ -67,6 +67,7 @@ def config():
         vision_position_grid=2, vision_deepstack=(0,),
     )  # fmt: skip
     made.sft.update(batch_videos=4, questions_per_video=2, max_steps=6, validate_every=3, warmup_steps=2)
+    made.sft.update(optimizer="adamw", learning_rate=1e-3)
     made.rl.update(batch_prompts=2, group=4, max_steps=4, max_new_tokens=12)
     made.rl.update(learning_rate=1e-2, warmup_steps=0, weight_decay=0.0)  # one compilation for all tests
     made.checkpoint.every = 2

@@ -4,14 +4,15 @@
 task  asks for                             needs                                    rubric (core first)
 ====  ===================================  =======================================  ==================
 BP    product, colour, material            the pixels                               product, colour | material
-CM    setting and prop while a phrase      the time of the phrase, then the pixels  setting | prop
-      is spoken
+CM    setting and prop while the proof is  the time of a sentence, then the pixels  setting | prop
+      heard
 ML    the three persuasion steps           speech, mapped to steps                  proof | hook, close
 CI    audience and need                    speech, mapped to a group and a need     audience | need
 RC    the broken rule and where            speech and its place                     risk | risk_time or need
 ====  ===================================  =======================================  ==================
 
-Templates are fixed text around slots in braces; question and answer wordings are drawn independently.
+Clues and answers are fixed text around slots in braces; question and answer wordings are drawn independently. Clues
+say at which second each thing is seen or heard, so that answers can be reasoned out from them.
 """
 
 import random
@@ -28,9 +29,9 @@ QUESTIONS = {
             "Describe the item on show: kind, colour, material.",
         ),
         "CM": (
-            "Where is the item, and what stands beside it, while the voice says “{quote}”?",
-            "When “{quote}” is heard, which place and which object are in the picture?",
-            "Name the place and the small object shown with the words “{quote}”.",
+            "Where is the item, and what stands beside it, while the proof is heard?",
+            "Which place and which object are in the picture during the proof?",
+            "Name the place and the small object shown with the proof.",
         ),
         "ML": (
             "How does the ad persuade: hook, proof and closing push?",
@@ -55,9 +56,9 @@ QUESTIONS = {
             "描述商品：种类、颜色、材质。",
         ),
         "CM": (
-            "说到“{quote}”时，商品在哪里，旁边有什么？",
-            "听到“{quote}”时，画面是什么场所和物件？",
-            "与“{quote}”同时出现的场所和小物件是什么？",
+            "说到论证时，商品在哪里，旁边有什么？",
+            "听到论证时，画面是什么场所和物件？",
+            "与论证同时出现的场所和小物件是什么？",
         ),
         "ML": (
             "广告怎样说服人：引子、论证和促单？",
@@ -94,23 +95,26 @@ ANSWERS = {
 CLUES = {
     "en": {
         "BP": "Every scene shows {product}, in {colour}, with {material}.",
-        "CM": "The words fall at {time}; that scene has {setting} and {prop}.",
-        "ML": "One hears of {hook}, of {proof} and of {close}.",
-        "CI": "The speech mentions {audience} and {need}.",
-        "RC": "At {risk_time} one hears of {risk}.",
-        "compliant": "One hears {risk}, only {need}.",
+        "CM": "Seen {scenes}. Heard proof {proof_time}.",
+        "ML": "Heard hook {hook_time}: {hook}; proof {proof_time}: {proof}; push {close_time}: {close}.",
+        "CI": "Heard group {audience_time}: {audience}; benefit {need_time}: {need}.",
+        "RC": "Heard breach {risk_time}: {risk}.",
+        "compliant": "Heard {risk}, only {need}.",
     },
     "zh": {
         "BP": "各场景可见{product}，{colour}，{material}。",
-        "CM": "这句话在{time}，该画面有{setting}和{prop}。",
-        "ML": "听到{hook}、{proof}和{close}。",
-        "CI": "口播提到{audience}和{need}。",
-        "RC": "{risk_time}说到{risk}。",
-        "compliant": "{risk}，只提到{need}。",
+        "CM": "看到{scenes}。听到论证{proof_time}。",
+        "ML": "听到引子{hook_time}：{hook}；论证{proof_time}：{proof}；促单{close_time}：{close}。",
+        "CI": "听到人群{audience_time}：{audience}；好处{need_time}：{need}。",
+        "RC": "听到违规{risk_time}：{risk}。",
+        "compliant": "听到{risk}，只有{need}。",
     },
 }
 
-# task → (slot, core); CM's slots get the number of the quoted scene.
+# A scene in CM's clues, and what stands between two of them.
+SCENE = {"en": ("{time}: {setting}, {prop}", "; "), "zh": ("{time}：{setting}，{prop}", "；")}
+
+# task → (slot, core); CM's slots get the number of the scene that is asked about.
 RUBRICS = {
     "BP": (("product", True), ("colour", True), ("material", False)),
     "CM": (("setting", True), ("prop", False)),
@@ -136,22 +140,34 @@ def ask(script: AdScript, video: str) -> tuple[Question, ...]:
 
 def _question(script: AdScript, video: str, task: str, rng: random.Random) -> Question:
     language = script.language
-    scene = rng.randrange(len(script.scenes))
-    quote = rng.choice(script.scenes[scene].sentences)
     kind = "compliant" if task == "RC" and script.risk is words.COMPLIANT else task
     # The slot as templates name it → the slot as the script does.
-    slots = {slot: f"{slot}_{scene + 1}" if task == "CM" else slot for slot, _ in RUBRICS[kind]}
+    scene = script.told_in["proof"] + 1
+    slots = {slot: f"{slot}_{scene}" if task == "CM" else slot for slot, _ in RUBRICS[kind]}
     values = {slot: script.values[name] for slot, name in slots.items()}
     template = rng.randrange(len(QUESTIONS[language][task]))
     evidence = {slot: value.evidence[language] or value.name(language) for slot, value in values.items()}
+    times = {f"{slot}_time": words.TIMES[told].evidence[language] for slot, told in script.told_in.items()}
     return Question(
         id=f"{video}-{task}{template + 1}",
-        question=QUESTIONS[language][task][template].format(quote=quote),
+        question=QUESTIONS[language][task][template],
         answer=rng.choice(ANSWERS[language][kind]).format(**{s: v.name(language) for s, v in values.items()}),
-        clues=CLUES[language][kind].format(time=words.TIMES[scene].evidence[language], **evidence),
+        clues=CLUES[language][kind].format(**(times | evidence), scenes=_scenes(script)),
         task=task,
         rubric=tuple(
             RubricPoint(slots[slot], value.wordings[language], words.rivals(slot, value, language), core)
             for (slot, core), value in zip(RUBRICS[kind], values.values(), strict=True)
         ),
+    )
+
+
+def _scenes(script: AdScript) -> str:
+    """What is seen in every scene, and when."""
+    language = script.language
+    form, between = SCENE[language]
+    return between.join(
+        form.format(
+            time=time.evidence[language], setting=scene.setting.evidence[language], prop=scene.prop.evidence[language]
+        )
+        for time, scene in zip(words.TIMES, script.scenes, strict=True)
     )

@@ -11,6 +11,7 @@ Splits share no (product, colour, brand, claim): a hash of the four says which s
 import dataclasses
 import hashlib
 import random
+from collections.abc import Mapping
 
 from evads_jax.data.records import Event
 from evads_jax.data.render import vocabulary as words
@@ -49,7 +50,7 @@ class AdScript:
       language: language of its speech and questions, "en" or "zh".
       product, colour, material, hook, proof, close, audience, claim: values of the slots of `vocabulary`.
       risk: the rule it breaks, or `vocabulary.COMPLIANT`.
-      remark_scene: index of the scene with the remark that decides `risk`.
+      told_in: slot of a value that is told → index of the scene whose speech tells it; "risk" is the remark's.
       brand: brand name.
       price: yuan.
       scenes: the scenes in time order.
@@ -66,7 +67,7 @@ class AdScript:
     audience: Value
     claim: Value
     risk: Value
-    remark_scene: int
+    told_in: Mapping[str, int]
     brand: str
     price: int
     scenes: tuple[Scene, ...]
@@ -93,7 +94,7 @@ class AdScript:
         for number, scene in enumerate(self.scenes, 1):
             values |= {f"setting_{number}": scene.setting, f"prop_{number}": scene.prop}
         if self.risk is not words.COMPLIANT:
-            values["risk_time"] = words.TIMES[self.remark_scene]
+            values["risk_time"] = words.TIMES[self.told_in["risk"]]
         return values
 
     @property
@@ -145,6 +146,8 @@ def draw_script(seed: int, language: str, split: str = "train") -> AdScript:
     steps, extras = [hook, proof, close], [audience, claim, risk]
     rng.shuffle(steps)
     rng.shuffle(extras)
+    told_in = {slot: steps.index(value) for slot, value in (("hook", hook), ("proof", proof), ("close", close))}
+    told_in |= {slot: extras.index(value) for slot, value in (("audience", audience), ("need", claim), ("risk", risk))}
     overlays = [(brand,), (brand, f"{price} yuan"), (f"{price} yuan",)]
     rng.shuffle(overlays)
     settings, props = rng.sample(words.SETTINGS, SCENES), rng.sample(words.PROPS, SCENES)
@@ -164,7 +167,7 @@ def draw_script(seed: int, language: str, split: str = "train") -> AdScript:
         audience=audience,
         claim=claim,
         risk=risk,
-        remark_scene=extras.index(risk),
+        told_in=told_in,
         brand=brand,
         price=price,
         scenes=scenes,

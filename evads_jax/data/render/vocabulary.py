@@ -248,9 +248,9 @@ COMPLIANT = _told(
 )  # fmt: skip
 
 TIMES = (
-    _shown("opening", "opening|first part", "开头|开场", "0-1s", "0-1秒"),
-    _shown("middle", "middle|second part", "中间|中段", "2-3s", "2-3秒"),
-    _shown("ending", "ending|last part", "结尾|末尾", "4-5s", "4-5秒"),
+    _shown("opening", "opening|first part", "开头|开场", "0s", "0秒"),
+    _shown("middle", "middle|second part", "中间|中段", "2s", "2秒"),
+    _shown("ending", "ending|last part", "结尾|末尾", "4s", "4秒"),
 )
 
 BRANDS = (
