@@ -38,11 +38,3 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write the work directory"):
         workdir.claim(tmp_path / "file" / "w", config())
-
-
-def test_a_folder_made_before_a_field_came_goes_on_with_what_was_done_without_it(tmp_path):
-    workdir.claim(tmp_path, config())
-    workdir.claim(tmp_path, config(**{"rl.old_logps": "sampler", "rl.importance_cap": None}))
-    (tmp_path / "config.json").write_text(json.dumps({"rl": {"group": 8, "max_steps": 10}, "log": {"every": 5}}))
-    with pytest.raises(UserError, match=r"rl\.old_logps was 'sampler', is 'recomputed'"):
-        workdir.claim(tmp_path, config(**{"rl.old_logps": "recomputed"}))
