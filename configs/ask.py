@@ -5,8 +5,9 @@ r"""Asks a model about one video and prints its reasoning and its answer; writes
 
 The model is a run's folder, as `make train` leaves it, or the folder of a Qwen2.5-VL or Qwen3-VL checkpoint. Several
 questions, one per line, share one prefill: --config.question=$'First?\nSecond?'. Questions are Chinese or English.
-Fields that are None are the model's own. Time: a run's small model answers within half a minute on two cores, most of
-it compilation (measured); a 2B checkpoint takes its reading and some seconds on a GPU (estimate). docs/ask.md has more.
+Fields that are None are the model's own. Time: a run's small model, some 13 seconds of a processor core, most of them
+compilation (measured); a 2B checkpoint on a GPU, a minute of reading and compiling, then seconds (estimate). More is in
+docs/ask.md.
 """
 
 import ml_collections

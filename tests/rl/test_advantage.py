@@ -52,14 +52,14 @@ def test_constant_groups_of_any_size_and_value_are_exact_zeros(size, value, scal
     assert np.asarray(got.kept[0]).all()
 
 
-@given(st.lists(st.tuples(values, st.booleans()), min_size=2, max_size=12), st.randoms())
+@given(st.lists(st.tuples(values, st.booleans()), min_size=2, max_size=12), st.randoms(), st.booleans())
 @settings(deadline=None, max_examples=60)
-def test_permuting_a_group_permutes_its_advantages(group, random):
+def test_permuting_a_group_permutes_its_advantages(group, random, leave_one_out):
     order = list(range(len(group)))
     random.shuffle(order)
     rewards, valid = np.array([group], np.float32)[:, :, 0], np.array([[v for _, v in group]])
-    plain = np.asarray(advantage(rewards, valid, epsilon=1e-2).values)
-    moved = np.asarray(advantage(rewards[:, order], valid[:, order], epsilon=1e-2).values)
+    plain = np.asarray(advantage(rewards, valid, epsilon=1e-2, leave_one_out=leave_one_out).values)
+    moved = np.asarray(advantage(rewards[:, order], valid[:, order], epsilon=1e-2, leave_one_out=leave_one_out).values)
     np.testing.assert_allclose(moved, plain[:, order], atol=2e-4)
 
 

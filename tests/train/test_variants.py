@@ -64,6 +64,7 @@ def test_a_batch_of_a_variant_can_be_divided_as_it_says(variant):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @each
 def test_a_variant_runs_from_weights_that_transformers_wrote(variant, tmp_path):
     weights = tmp_path / "weights"
@@ -92,6 +93,7 @@ def test_a_variant_runs_from_weights_that_transformers_wrote(variant, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_shrunk_variant_needs_no_weights(tmp_path):
     experiment.run(get_config("mg_grpo", "qwen2_5_vl_7b+shrunk"), tmp_path)
     assert {event["stage"] for event in read_events(tmp_path, "stage_end")} == {"sft", "mg_grpo"}

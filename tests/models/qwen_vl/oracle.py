@@ -135,13 +135,13 @@ class Oracle:
         if "position_ids" not in inputs:
             options = {"max_new_tokens": cases.NEW_TOKENS, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
             return self.model.generate(**inputs, **options)[0, len(case.ids) :]
-        del inputs["mm_token_type_ids"]  # of the prompt's length, and unused where positions are given
+        tokens, place = [], inputs["position_ids"][..., -1:]
+        out = self.model(**inputs, use_cache=True)
         for _ in range(cases.NEW_TOKENS):
-            token = self.model(**inputs).logits[:, -1:].argmax(-1)
-            inputs["input_ids"] = torch.cat([inputs["input_ids"], token], 1)
-            after = inputs["position_ids"][..., -1:] + 1
-            inputs["position_ids"] = torch.cat([inputs["position_ids"], after], 2)
-        return inputs["input_ids"][0, len(case.ids) :]
+            token, place = out.logits[:, -1:].argmax(-1), place + 1
+            tokens.append(token[0, 0])
+            out = self.model(input_ids=token, position_ids=place, past_key_values=out.past_key_values, use_cache=True)
+        return torch.stack(tokens)
 
     def positions(self, case: cases.Case, layout: str) -> torch.Tensor:
         """Positions [n, 3] of the tokens."""
