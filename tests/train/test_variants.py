@@ -70,25 +70,22 @@ def test_a_variant_runs_from_weights_that_transformers_wrote(variant, tmp_path):
     weights = tmp_path / "weights"
     shutil.copytree(CHECKPOINTS / FAMILY[variant], weights)
     (weights / "tokenizer.json").write_text(byte_tokenizer(), encoding="utf-8")
-    for file in ("sft", "mg_grpo"):
-        config = get_config(file, f"{variant}+shrunk")
-        config.model.path = str(weights)
-        experiment.run(config, tmp_path / file)
-        ends = {event["stage"]: event["step"] for event in read_events(tmp_path / file, "stage_end")}
-        assert ends == {"sft": 2} | ({"mg_grpo": 2} if file == "mg_grpo" else {})
-        steps = read_events(tmp_path / file, "train")
-        assert all(
-            math.isfinite(event["loss"]) and event["grad_norm"] > 0 for event in steps if event["stage"] == "sft"
-        )
+    config = get_config("mg_grpo", f"{variant}+shrunk")
+    config.model.path = str(weights)
+    experiment.run(config, tmp_path / "w")
+    ends = {event["stage"]: event["step"] for event in read_events(tmp_path / "w", "stage_end")}
+    assert ends == {"sft": 2, "mg_grpo": 2}
+    steps = read_events(tmp_path / "w", "train")
+    assert all(math.isfinite(event["loss"]) and event["grad_norm"] > 0 for event in steps if event["stage"] == "sft")
     first = next(event for event in steps if event["stage"] == "mg_grpo")
     assert first["kl"] == pytest.approx(0.0, abs=1e-6)
-    policy = results.find_policy(tmp_path / "mg_grpo")
+    policy = results.find_policy(tmp_path / "w")
     assert policy.model.dtype == "bfloat16"
     params = policy.parameters()
     leaves = jax.tree.leaves(params, is_leaf=lambda leaf: isinstance(leaf, lora.Adapted))
     assert not any(isinstance(leaf, lora.Adapted) for leaf in leaves)
     draw_video(draw_script(5, "en", "test"), tmp_path / "ad.mp4")
-    said = evads_jax.load(tmp_path / "mg_grpo").ask(tmp_path / "ad.mp4", "What is sold?")
+    said = evads_jax.load(tmp_path / "w").ask(tmp_path / "ad.mp4", "What is sold?")
     assert said.tokens > 0
 
 
