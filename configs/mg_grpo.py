@@ -56,7 +56,7 @@ def _rendered() -> ml_collections.ConfigDict:
     data.frame_size = 64  # frames are resized so that they fit this square, in multiples of patch·merge
     data.records_per_shard = 100
     data.workers = 0  # Grain worker processes
-    data.prompt_tokens = 208  # bucket T: longer prompts lose event lines
+    data.prompt_tokens = 240  # bucket T: longer prompts lose event lines
     data.suffix_tokens = 104  # bucket S: question + completion (SFT), completion (RL)
     # sft_released | rl_released | eval_released | asr_ocr. The released formats are the defaults for released rows
     # (variant evads). A model of this size learns no second format from the few steps of RL, and a gain that is
