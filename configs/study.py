@@ -3,8 +3,8 @@
     python -m evads_jax.main --config=configs/study.py --workdir=runs/study
 
 For each seed: fresh ads, base, SFT, MG-GRPO, the control (SFT continued for as long as MG-GRPO took), each evaluated on
-the same test videos; then GRPO again from the same SFT result under the other reward grains. Ends with the tables
-`learning` and `reward_ablation` in W/tables. A killed study goes on where it stopped.
+the same test videos; the table `learning`. Then, for each seed, GRPO again from its SFT result under the other reward
+grains; the table `reward_ablation`. Both are in W/tables. A killed study goes on where it stopped.
 """
 
 import runpy
@@ -21,4 +21,7 @@ def get_config(variant: str = "rendered") -> ml_collections.ConfigDict:
     config.experiment = runpy.run_path(str(Path(__file__).with_name("mg_grpo.py")))["get_config"](variant)
     config.experiment.run.stages = ("base", "sft", "mg_grpo", "control")
     config.experiment.eval.blank_too = ("sft", "mg_grpo")
+    # SFT until its validation loss stops falling: before that, more of it beats anything that takes as long.
+    config.experiment.sft.max_steps = 1000
+    config.experiment.rl.max_steps = 40
     return config

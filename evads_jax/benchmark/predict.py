@@ -202,12 +202,16 @@ class _Kept:
 
 
 def _generate(policy: Policy, split: Split, kept: _Kept, samples: int) -> None:
-    """Batches of questions, in the order of the split; one that lacks a sample gets all of them drawn again."""
+    """Batches of questions, task by task; one that lacks a sample gets all of them drawn again.
+
+    A batch lasts as long as its longest completion, and those of one task are of like length.
+    """
     load = functools.lru_cache(maxsize=2)(split.records.__getitem__)
     pending: dict[tuple[int, int], list[Asked]] = {}
     for asked in kept.wanted:
         pending.setdefault((asked.video, asked.question), []).append(asked)
-    places = list(pending)
+    tasks = {place: example.question.task or "" for place, example in zip(split.places, split.examples, strict=True)}
+    places = sorted(pending, key=lambda place: (tasks[place], place))
     for start in range(0, len(places), policy.batch):
         items, readable = [], []
         for place in places[start : start + policy.batch]:

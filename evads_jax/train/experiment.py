@@ -148,9 +148,8 @@ def _stages(context: Context, splits: Mapping[str, Split], say: Callable[[str], 
             params, rl_seconds = result.params, result.seconds
             weights = f"step {result.step}"
         else:
-            steps = config.control.steps
-            seconds = None if steps is not None else rl_seconds
-            result = train_control(context, sft, steps=steps, seconds=seconds, split=config.control.split)
+            steps = config.control.steps or _steps_in(rl_seconds, Path(config.run.sft_from or workdir))
+            result = train_control(context, sft, steps=steps, split=config.control.split)
             params, weights = result.params, f"step {result.step}"
         blanked = (False, True) if stage in config.eval.blank_too and not config.eval.blank_frames else (None,)
         for blank in blanked:
@@ -161,6 +160,13 @@ def _stages(context: Context, splits: Mapping[str, Split], say: Callable[[str], 
             if all(told.items() - event.items() for event in read_events(workdir, "evaluation")):
                 context.log.write("evaluation", **told)
             say(f"{name}: R5 {r5['mean_valid']:.3f} on {summary['n']} questions")
+
+
+def _steps_in(seconds: float, folder: Path) -> int:
+    """How many steps SFT took, or would have taken, in so many seconds, by the record of a finished stage."""
+    record = finished(folder, "sft")
+    assert record is not None
+    return max(round(seconds * record["step"] / record["seconds"]), 1)
 
 
 def teller(console: Console, began: float) -> Callable[[str], None]:

@@ -100,24 +100,20 @@ def train_sft(context: Context, params: Tree) -> Result:
     return _train(context, params, stage, "sft")
 
 
-def train_control(
-    context: Context, params: Tree, *, steps: int | None = None, seconds: float | None = None, split: str = "sft"
-) -> Result:
-    """The stage `control`: SFT continued from the SFT result for a given number of steps or seconds.
+def train_control(context: Context, params: Tree, *, steps: int, split: str = "sft") -> Result:
+    """The stage `control`: SFT continued from the SFT result.
 
     It does not stop early, and the optimizer starts afresh as MG-GRPO's does; its result is the last step's, as for
-    MG-GRPO. Validation only looks on.
+    MG-GRPO. Validation only looks on. Its learning rate is that of SFT over so many steps: where SFT decays to zero, so
+    does the control.
 
     Args:
       context: the experiment.
       params: the SFT result.
       steps: ends after so many steps.
-      seconds: ends at the first step after so many seconds, restarts not counted twice.
       split: the split whose questions it learns.
     """
-    stage = context.stage(
-        "control", max_steps=steps, max_seconds=seconds, validate_every=context.config.sft.validate_every
-    )
+    stage = context.stage("control", max_steps=steps, validate_every=context.config.sft.validate_every)
     return _train(context, params, stage, split)
 
 
@@ -135,7 +131,7 @@ def _train(context: Context, params: Tree, stage: Stage, split: str) -> Result:
         )  # fmt: skip
 
     part = context.divide(params, stage.name)
-    made = optimizer.make(sft, part.decay_mask, stage.max_steps or sft.max_steps, part.matrices)
+    made = optimizer.make(sft, part.decay_mask, stage.max_steps, part.matrices)
     validation = functools.partial(loader, "validation", False)
     learner = SFTLearner(part.start, context.model, made, validation, context.place, part.frozen)
     return context.fit(learner, loader(split, True), stage, split, config.data.format_sft, together=True)

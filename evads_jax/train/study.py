@@ -27,21 +27,24 @@ def run(config: ConfigDict, workdir: Path) -> None:
       UserError: bad config or data; nothing that was done is lost.
     """
     run_folder.claim(workdir, config)
-    for seed in config.seeds:
-        experiment.run(_experiment(config, seed), workdir / f"seed{seed}" / "mg")
+    whole = {seed: workdir / f"seed{seed}" / "mg" for seed in config.seeds}
+    for seed, folder in whole.items():
+        experiment.run(_experiment(config, seed), folder)
+    write_tables(workdir / "tables", "learning", tables.learning([*whole.values()]))
+    print((workdir / "tables" / "learning.md").read_text(encoding="utf-8"))
+    grains = []
+    for seed, folder in whole.items():
         for grain in config.grains:
             ablated = _experiment(config, seed)
             ablated.rl.reward = grain
             ablated.run.stages = ("mg_grpo",)
-            ablated.run.sft_from = str(workdir / f"seed{seed}" / "mg")
+            ablated.run.sft_from = str(folder)
             ablated.eval.blank_too = ()
-            experiment.run(ablated, workdir / f"seed{seed}" / grain)
-    mg = [workdir / f"seed{seed}" / "mg" for seed in config.seeds]
-    grains = [workdir / f"seed{seed}" / grain for seed in config.seeds for grain in config.grains]
-    write_tables(workdir / "tables", "learning", tables.learning(mg))
+            grains.append(workdir / f"seed{seed}" / grain)
+            experiment.run(ablated, grains[-1])
     if grains:
-        write_tables(workdir / "tables", "reward_ablation", tables.reward_ablation(mg + grains))
-    print((workdir / "tables" / "learning.md").read_text(encoding="utf-8"))
+        write_tables(workdir / "tables", "reward_ablation", tables.reward_ablation([*whole.values(), *grains]))
+        print((workdir / "tables" / "reward_ablation.md").read_text(encoding="utf-8"))
 
 
 def _experiment(config: ConfigDict, seed: int) -> ConfigDict:

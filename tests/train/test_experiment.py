@@ -48,6 +48,12 @@ def test_every_stage_is_evaluated_and_shown(finished):
     assert all(stage in report for stage in STAGES)
 
 
+def test_the_control_has_the_steps_that_sft_does_in_the_time_of_grpo(monkeypatch):
+    monkeypatch.setattr(experiment, "finished", lambda folder, stage: {"step": 400, "seconds": 300.0})
+    assert experiment._steps_in(150.0, Path("w")) == 200
+    assert experiment._steps_in(0.1, Path("w")) == 1
+
+
 def test_a_second_call_asks_and_trains_nothing_again(finished):
     kept = ("events.jsonl", *(f"evaluation/{stage}/predictions.jsonl" for stage in STAGES))
     before = [(finished / name).read_bytes() for name in kept]
