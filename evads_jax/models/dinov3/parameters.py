@@ -1,15 +1,14 @@
 """Every parameter of DINOv3, declared once: shape, logical axes, initializer."""
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from evads_jax.models.declared import Params, metadata, values
 from evads_jax.models.dinov3.config import DINOv3Config
 
-Params = dict[str, Any]
 Axes = tuple[str | None, ...]
 
 
@@ -84,32 +83,21 @@ def init(config: DINOv3Config, key: jax.Array) -> Params:
 
     @jax.jit
     def draw(key: jax.Array) -> Params:
-        return _values(DINOv3(config, nnx.Rngs(params=key)))
+        return values(DINOv3(config, nnx.Rngs(params=key)))
 
     return draw(key)
 
 
 def abstract(config: DINOv3Config) -> Params:
     """The tree of `init` with `jax.ShapeDtypeStruct` leaves; nothing is computed."""
-    return jax.eval_shape(lambda: _values(DINOv3(config, nnx.Rngs(0))))
+    return jax.eval_shape(lambda: values(DINOv3(config, nnx.Rngs(0))))
 
 
 def axes(config: DINOv3Config) -> Params:
     """The tree of `init` with the tuple of logical axis names of each parameter as leaves."""
-    state = nnx.state(nnx.eval_shape(lambda: DINOv3(config, nnx.Rngs(0))), nnx.Param)
-    tree: Params = {}
-    for path, variable in nnx.to_flat_state(state):
-        node = tree
-        for part in map(str, path[:-1]):
-            node = node.setdefault(part, {})
-        node[str(path[-1])] = variable.get_metadata("axes")
-    return tree
+    return metadata(lambda: DINOv3(config, nnx.Rngs(0)), "axes")
 
 
 def parameter_count(config: DINOv3Config) -> int:
     """Number of parameters, the zero key biases included."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract(config)))
-
-
-def _values(module: nnx.Module) -> Params:
-    return nnx.to_pure_dict(nnx.state(module, nnx.Param))

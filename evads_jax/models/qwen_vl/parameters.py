@@ -10,15 +10,14 @@ head_width, mlp, vision_embed, vision_heads, vision_mlp, merged, and None for wh
 
 import functools
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from evads_jax.models.declared import Params, metadata, values
 from evads_jax.models.qwen_vl.config import QwenVLConfig, VisionConfig
 
-Params = dict[str, Any]
 Axes = tuple[str | None, ...]
 
 
@@ -178,27 +177,27 @@ def init(config: QwenVLConfig, key: jax.Array) -> Params:
     Returns:
       Nested dicts of float32 arrays.
     """
-    return _values(QwenVL(nnx.Rngs(params=key), config))
+    return values(QwenVL(nnx.Rngs(params=key), config))
 
 
 def abstract(config: QwenVLConfig) -> Params:
     """The tree of `init` with `jax.ShapeDtypeStruct` leaves; nothing is computed."""
-    return jax.eval_shape(lambda: _values(QwenVL(nnx.Rngs(0), config)))
+    return jax.eval_shape(lambda: values(QwenVL(nnx.Rngs(0), config)))
 
 
 def axes(config: QwenVLConfig) -> Params:
     """The tree of `init` with the tuple of logical axis names of each parameter as leaves."""
-    return _metadata(config, "axes")
+    return metadata(lambda: QwenVL(nnx.Rngs(0), config), "axes")
 
 
 def decay_mask(config: QwenVLConfig) -> Params:
     """The tree of `init` with True where weight decay applies (matrices and tables), False at norms and biases."""
-    return _metadata(config, "decay")
+    return metadata(lambda: QwenVL(nnx.Rngs(0), config), "decay")
 
 
 def fan_in(config: QwenVLConfig) -> Params:
     """The tree of `init` with the number of inputs that a matrix sums over, 0 at norms and biases."""
-    return _metadata(config, "fan_in")
+    return metadata(lambda: QwenVL(nnx.Rngs(0), config), "fan_in")
 
 
 def parameter_count(config: QwenVLConfig) -> int:
@@ -211,19 +210,3 @@ def unstack(layers: Params, count: int) -> list[Params]:
     leaves, tree = jax.tree.flatten(layers)
     split = [jax.lax.split(leaf, [1] * count) for leaf in leaves]
     return [jax.tree.unflatten(tree, [pieces[i][0] for pieces in split]) for i in range(count)]
-
-
-def _values(module: nnx.Module) -> Params:
-    return nnx.to_pure_dict(nnx.state(module, nnx.Param))
-
-
-def _metadata(config: QwenVLConfig, name: str) -> Params:
-    state = nnx.state(nnx.eval_shape(lambda: QwenVL(nnx.Rngs(0), config)), nnx.Param)
-    tree: Params = {}
-    for path, variable in nnx.to_flat_state(state):
-        *parents, last = map(str, path)
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = variable.get_metadata(name)
-    return tree
