@@ -7,9 +7,10 @@ Progress line, TensorBoard, tables and the report are renderers of it. Every lin
 |-------------|----------------------------------------------------------------------------------------------------|
 | run         | what runs: config, environment                                                                     |
 | stage_start | stage, parameters (their number), max_steps                                                        |
-| train       | stage, step, the learner's metrics, seconds (of the step), seconds_data (waiting for its batch), … |
+| train       | stage, step, the learner's metrics, seconds (of the step) and of its phases, compilations (so far) |
 | validation  | stage, step, the learner's metrics (`loss` decides early stopping), seconds                        |
 | checkpoint  | stage, step                                                                                        |
+| resume      | stage, step, devices and processes, now and before; only where these numbers changed               |
 | stage_end   | stage, step, best_step, reason, seconds                                                            |
 | failure     | stage, step, message                                                                               |
 
@@ -34,8 +35,11 @@ NAME = "events.jsonl"
 
 
 def is_wall_clock(field: str) -> bool:
-    """Whether a field of an event depends on when and how fast it ran: `time`, `seconds…`, `…_per_second`."""
-    return field == "time" or field.startswith("seconds") or field.endswith("_per_second")
+    """Whether a field of an event depends on when, how fast and in which process it ran.
+
+    These are `time`, `seconds…`, `…_per_second` and `compilations` (a process that goes on compiles anew).
+    """
+    return field in ("time", "compilations") or field.startswith("seconds") or field.endswith("_per_second")
 
 
 def without_wall_clock(event: Mapping[str, Any]) -> dict[str, Any]:

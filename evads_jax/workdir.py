@@ -15,7 +15,8 @@ from ml_collections import config_dict
 
 from evads_jax.errors import UserError
 
-# May differ on resume: they decide how long, how often or what is looked at, never what was already computed.
+# May differ on resume: they decide how long, how often, on which devices or what is looked at, never what was already
+# computed.
 RESUMABLE = (
     "run.stages",
     "sft.max_steps",
@@ -24,7 +25,7 @@ RESUMABLE = (
     "eval.",
     "log.",
     "checkpoint.",
-    "data.workers",
+    "mesh.",
     "judge.key_env",
     "judge.concurrency",
     "judge.requests_per_minute",

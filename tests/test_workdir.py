@@ -10,7 +10,8 @@ from evads_jax.errors import UserError
 
 
 def config(**changes):
-    made = ml_collections.ConfigDict({"rl": {"group": 8, "max_steps": 10}, "log": {"every": 5}})
+    sections = {"rl": {"group": 8, "max_steps": 10}, "log": {"every": 5}, "mesh": {"fsdp": 1}}
+    made = ml_collections.ConfigDict(sections)
     made.update_from_flattened_dict(changes)
     return made
 
@@ -32,6 +33,18 @@ def test_steps_and_logging_may_change(tmp_path):
     workdir.claim(tmp_path, config())
     workdir.claim(tmp_path, config(**{"rl.max_steps": 20, "log.every": 1}))
     assert json.loads((tmp_path / "config.json").read_text())["rl"]["max_steps"] == 20
+
+
+def test_a_run_may_go_on_with_other_devices(tmp_path):
+    workdir.claim(tmp_path, config())
+    workdir.claim(tmp_path, config(**{"mesh.fsdp": 8}))
+    assert json.loads((tmp_path / "config.json").read_text())["mesh"]["fsdp"] == 8
+
+
+def test_the_place_in_the_data_belongs_to_a_number_of_readers(tmp_path):
+    workdir.claim(tmp_path, ml_collections.ConfigDict({"data": {"workers": 0}}))
+    with pytest.raises(UserError, match=r"data\.workers was 0, is 2"):
+        workdir.claim(tmp_path, ml_collections.ConfigDict({"data": {"workers": 2}}))
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):

@@ -2,7 +2,7 @@
 
     <step>/state    the TrainState (Orbax)
     <step>/data     the input iterator's state, one JSON file per process
-    <step>/meta     the loop's own memory (JSON): random key, number of events, best validation, seconds, …
+    <step>/meta     the loop's own memory (JSON): random key, number of events, best validation, seconds, devices, …
     finished.json   written last; a stage that has it is not run again
 
 A checkpoint is written under a temporary name and renamed when it is complete, in the background: a half-written one
@@ -38,13 +38,17 @@ class _IteratorHandler(ocp.CheckpointHandler):
 
     def restore(self, directory: epath.Path, args: "_IteratorArgs") -> Any:
         path = _file(directory)
-        if not path.exists():
+        if path.exists():
+            return json.loads(path.read_text())
+        # Processes that all read the whole input are at the same place: any number of them can go on from there.
+        held = [json.loads(other.read_text()) for other in sorted(directory.glob("process_*-of-*.json"))]
+        if len(held) < _written_by(directory) or any(state != held[0] for state in held):
             raise UserError(
                 f"the checkpoint holds no input state for process {jax.process_index()} of {jax.process_count()}",
                 str(directory),
                 "resume with the number of processes that it was written with",
             )
-        return json.loads(path.read_text())
+        return held[0]
 
 
 @ocp.args.register_with_handler(_IteratorHandler, for_save=True, for_restore=True)
@@ -55,6 +59,11 @@ class _IteratorArgs(ocp.args.CheckpointArgs):
 
 def _file(directory: epath.Path) -> epath.Path:
     return directory / f"process_{jax.process_index()}-of-{jax.process_count()}.json"
+
+
+def _written_by(directory: epath.Path) -> int:
+    """The number of processes that the checkpoint's files name; one where there are none."""
+    return max((int(path.stem.rpartition("-")[2]) for path in directory.glob("process_*-of-*.json")), default=1)
 
 
 @dataclasses.dataclass

@@ -103,4 +103,8 @@ def place(batch: Tree, mesh: jax.sharding.Mesh | None) -> Tree:
     """Arrays on the default device; with a mesh, split over `data` and `fsdp` along their first axis if it divides."""
     if mesh is None:
         return jax.device_put(batch)
-    return jax.device_put(batch, partitioning.batch_shardings(batch, mesh))
+    shardings = partitioning.batch_shardings(batch, mesh)
+    if jax.process_count() == 1:
+        return jax.device_put(batch, shardings)
+    # Every process has the whole batch; device_put would first send it around to see that all have the same.
+    return jax.tree.map(lambda x, where: jax.make_array_from_callback(x.shape, where, x.__getitem__), batch, shardings)

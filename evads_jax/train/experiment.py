@@ -53,7 +53,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     _check(config)
     starting.adopt(config)
     run_folder.claim(workdir, config)
-    signal.signal(signal.SIGTERM, _preempted)
+    signal.signal(signal.SIGTERM, preempted)
     log = EventLog(workdir)
     if not read_events(workdir, "run"):
         log.write("run", config=config.to_dict(), environment=run_folder.environment())
@@ -67,7 +67,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         say(f"tables in {workdir / 'tables'}, report in {report}")
 
 
-def _preempted(number: int, frame: FrameType | None) -> None:
+def preempted(number: int, frame: FrameType | None) -> None:
     """SIGTERM outside a stage: what is being made is made in whole files or appended lines, so it may end at once."""
     raise Preempted
 
@@ -131,8 +131,7 @@ def _stages(context: Context, splits: Mapping[str, Split], say: Callable[[str], 
     judge = make_judge(config.judge, config.run.language, workdir)
     evaluate_chance(splits["validation"], splits["test"], workdir, judge, config, say)
     base = starting.parameters(config, context.model, context.mesh)
-    params, rl_seconds = base, 0.0
-    sft = None
+    params, sft = base, None
     if config.run.sft_from:
         sft = trainable.load_result(config, context.model, base, config.run.sft_from, "sft", context.mesh)
     for stage in config.run.stages:
@@ -145,10 +144,9 @@ def _stages(context: Context, splits: Mapping[str, Split], say: Callable[[str], 
             weights = f"step {result.best_step}"
         elif stage == "mg_grpo":
             result = train_grpo(context, sft)
-            params, rl_seconds = result.params, result.seconds
-            weights = f"step {result.step}"
+            params, weights = result.params, f"step {result.step}"
         else:
-            steps = config.control.steps or _steps_in(rl_seconds, Path(config.run.sft_from or workdir))
+            steps = config.control.steps or _control_steps(workdir, Path(config.run.sft_from or workdir))
             result = train_control(context, sft, steps=steps, split=config.control.split)
             params, weights = result.params, f"step {result.step}"
         blanked = (False, True) if stage in config.eval.blank_too and not config.eval.blank_frames else (None,)
@@ -162,11 +160,12 @@ def _stages(context: Context, splits: Mapping[str, Split], say: Callable[[str], 
             say(f"{name}: R5 {r5['mean_valid']:.3f} on {summary['n']} questions")
 
 
-def _steps_in(seconds: float, folder: Path) -> int:
-    """How many steps SFT took, or would have taken, in so many seconds, by the record of a finished stage."""
-    record = finished(folder, "sft")
-    assert record is not None
-    return max(round(seconds * record["step"] / record["seconds"]), 1)
+def _control_steps(workdir: Path, earlier: Path) -> int:
+    """How many steps SFT did, or would have done, in the seconds that MG-GRPO took; by the records of these stages."""
+    sft, rl = finished(earlier, "sft"), finished(workdir, "mg_grpo")
+    assert sft is not None
+    assert rl is not None
+    return max(round(rl["seconds"] * sft["step"] / sft["seconds"]), 1)
 
 
 def teller(console: Console, began: float) -> Callable[[str], None]:

@@ -3,11 +3,10 @@
 One step: rollout with the step's parameters → texts → verdicts on answer and trace → multi-grained rewards →
 group-relative advantages → one or several policy-gradient updates, with a KL term to the frozen SFT result. Which
 loss, and everything that can be set about it: docs/rl.md. Rollout and loss both run each prompt, and its video, once
-for the whole group.
+for the whole group. While the judge works, the device computes the log-probabilities that need no rewards.
 """
 
 import dataclasses
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,52 +14,34 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from ml_collections import ConfigDict
 
 from evads_jax.data.loader import make_loader
 from evads_jax.data.records import Example
 from evads_jax.judge.registry import make_judge
 from evads_jax.models import lora
-from evads_jax.models.qwen_vl import PromptBatch, QwenVLConfig, SuffixBatch, TokenScores
+from evads_jax.models.qwen_vl import PromptBatch, QwenVLConfig, TokenScores
 from evads_jax.rl import importance, kl
 from evads_jax.rl.advantage import Advantages, advantage
 from evads_jax.rl.loss import LossSums, denominator, policy_loss
 from evads_jax.rl.reward import overlong, shaped
 from evads_jax.rl.settings import check
 from evads_jax.sampling.config import SamplingConfig
-from evads_jax.sampling.rollout import Rollout, sample
+from evads_jax.sampling.rollout import Rollout
 from evads_jax.train import completions, judging, optimizer, state
 from evads_jax.train.context import Context
+from evads_jax.train.cost import Clock, shares
 from evads_jax.train.inputs import PromptsBatch
 from evads_jax.train.microbatch import Split, logprobs, value_and_gradients
+from evads_jax.train.processes import gather
 from evads_jax.train.resampling import Drawn, resample
+from evads_jax.train.sampler import Sampler
+from evads_jax.train.samples import Known, Samples, keep, suffix_of
 from evads_jax.train.stage import Learner, Result
 from evads_jax.train.state import TrainState
 
 Tree = Any
 STAGE = "mg_grpo"
-
-
-@struct.dataclass
-class Samples:
-    """What an update learns from, beside the prompts.
-
-    Attributes:
-      suffix: the completions; the mask holds the real tokens of those that are kept.
-      old: their log-probabilities before the first update: the sampler's, or the trainer's where it recomputed them.
-      sampled: the sampler's where `old` is the trainer's; None elsewhere.
-      reference: their log-probabilities under the SFT result; None without a KL term.
-      advantages: one per completion.
-      importance: truncated importance weights; None without them.
-    """
-
-    suffix: SuffixBatch
-    old: jax.Array
-    sampled: jax.Array | None
-    reference: jax.Array | None
-    advantages: jax.Array
-    importance: jax.Array | None
 
 
 class GRPOLearner(Learner[PromptsBatch]):
@@ -95,7 +76,8 @@ class GRPOLearner(Learner[PromptsBatch]):
         check(rl)
         self.frozen = frozen
         self._params, self._model, self._rl, self._optimizer = params, model, rl, optimizer
-        self._rewards, self._sampling, self._folder, self._place = rewards, sampling, folder, place
+        self._rewards, self._folder, self._place = rewards, folder, place
+        self._sample = Sampler(model, rl.group, sampling)
         self._split = Split(rl.micro_groups, rl.micro_samples)
         self._scored = dataclasses.replace(model, logit_chunk=rl.logit_chunk) if rl.logit_chunk else model
         self.update = jax.jit(self._update, donate_argnums=0)
@@ -116,7 +98,8 @@ class GRPOLearner(Learner[PromptsBatch]):
 
     def rewind(self, step: int) -> None:
         """See `Learner`."""
-        completions.rewind(self._folder, STAGE, step)
+        if jax.process_index() == 0:
+            completions.rewind(self._folder, STAGE, step)
 
     def contents(self, batch: PromptsBatch) -> str:
         """See `Learner`: the ids of the questions."""
@@ -124,82 +107,98 @@ class GRPOLearner(Learner[PromptsBatch]):
 
     def step(self, before: TrainState, batch: PromptsBatch, key: jax.Array) -> tuple[TrainState, dict[str, Any]]:
         """See `Learner`: one rollout and its updates."""
-        rl, clock = self._rl, _Phases()
+        rl, clock = self._rl, Clock()
         number = int(before.step) // rl.updates_per_rollout + 1
         prompt = self._place(batch.prompt)
         policy = lora.combine(self.frozen, before.params)
-        drawn, metrics = self._draw(policy, prompt, batch, key, clock)
-        samples, advantages, judged, more = self._samples(policy, prompt, drawn)
+        drawn, known, resampled = self._draw(policy, prompt, batch, key, clock)
+        samples, advantages, judged, weights = self._samples(drawn, known)
         parts = []
         for _ in range(rl.updates_per_rollout):
             before, part = self.update(before, prompt, samples, self.frozen)
             parts.append(part)
-        advantages, on_host = jax.device_get(advantages), drawn.on_host
-        if rl.keep_completions_every and (number - 1) % rl.keep_completions_every == 0:
+        advantages, on_host = gather(advantages), drawn.on_host
+        if rl.keep_completions_every and (number - 1) % rl.keep_completions_every == 0 and jax.process_index() == 0:
             kept = advantages.kept & on_host.finished if rl.mask_truncated else advantages.kept
             rows = judging.rows(number, judged, on_host, batch.examples, advantages.values, kept)
             completions.write(completions.path_of(self._folder, STAGE, number), rows)
-        values = _combined(jax.device_get(parts)) | metrics | jax.device_get(more)
+        values = _combined(gather(parts)) | resampled | gather(weights)
         clock.end("update")
-        return before, values | judging.metrics(judged, on_host) | _groups(advantages) | clock.seconds
+        values |= judging.metrics(judged, on_host) | _groups(advantages)
+        values |= shares(batch.prompt.lengths, on_host.lengths, batch.prompt.tokens.shape[1], rl.max_new_tokens)
+        return before, values | clock.fields
 
     def _draw(
-        self, params: Tree, prompt: PromptBatch, batch: PromptsBatch, key: jax.Array, clock: "_Phases"
-    ) -> tuple[Drawn, dict[str, float]]:
-        """Samples and judges, and does both again for groups without variance where `resample_flat` says so."""
+        self, params: Tree, prompt: PromptBatch, batch: PromptsBatch, key: jax.Array, clock: Clock
+    ) -> tuple[Drawn, Known, dict[str, float]]:
+        """Samples and judges, and does both again for groups without variance where `resample_flat` says so.
+
+        Log-probabilities are computed while the judge works, but of groups that may be sampled again only when they
+        will not be.
+        """
         rl = self._rl
-
-        def draw(prompt: PromptBatch, key: jax.Array) -> Rollout:
-            return sample(params, self._model, prompt, batch.ids, rl.group, self._sampling, key)
-
-        rollout = draw(prompt, key)
-        on_host = jax.device_get(rollout)
-        clock.end("rollout")
-        drawn = Drawn(rollout, on_host, self._judge(on_host, batch.examples))
-        clock.end("judge")
+        rollout, on_host = self._sample(params, prompt, batch.ids, key, clock)
+        judge = self._begin_judging(on_host, batch.examples)
+        known = None
         if not rl.resample_flat:
-            return drawn, {}
-        again = resample(
-            drawn, prompt, batch.examples, key, rl.resample_flat, draw=draw, judge=self._judge,
-            flat=lambda judged: np.asarray(self.advantage(judged.reward.total, judged.reward.valid).flat),
-            place=self._place,
+            known = jax.block_until_ready(self._known(params, prompt, rollout))
+            clock.end("logprobs")
+        drawn = Drawn(rollout, on_host, judge())
+        clock.end("judge")
+        if known is not None:
+            return drawn, known, {}
+        drawn, metrics = resample(
+            drawn, prompt, batch.examples, key, rl.resample_flat,
+            draw=lambda prompt, key: self._sample(params, prompt, batch.ids, key, Clock()),
+            judge=lambda rollout, examples: self._begin_judging(rollout, examples)(),
+            flat=lambda judged: gather(self._advantages(judged).flat), place=self._place,
         )  # fmt: skip
         clock.end("resample")
-        return again
+        known = jax.block_until_ready(self._known(params, prompt, drawn.rollout))
+        clock.end("logprobs")
+        return drawn, known, metrics
 
-    def _judge(self, rollout: Rollout, examples: Sequence[Example]) -> judging.Judged:
-        """Rewards of a rollout, the penalty for long completions included."""
-        rl, judged = self._rl, self._rewards(rollout, examples)
+    def _begin_judging(self, rollout: Rollout, examples: Sequence[Example | None]) -> Callable[[], judging.Judged]:
+        """Has a rollout judged; the rewards hold the penalty for long completions."""
+        rl, finish = self._rl, self._rewards.begin(rollout, examples)
         if not rl.overlong_tokens:
-            return judged
+            return finish
         penalty = rl.overlong_weight * overlong(rollout.lengths, rl.max_new_tokens, rl.overlong_tokens)
-        return dataclasses.replace(judged, reward=shaped(judged.reward, penalty))
 
-    def _samples(
-        self, params: Tree, prompt: PromptBatch, drawn: Drawn
-    ) -> tuple[Samples, Advantages, judging.Judged, dict[str, Any]]:
-        """What the updates learn from, the advantages and final rewards behind it, and further metrics."""
-        rl, rollout, judged = self._rl, drawn.rollout, drawn.judged
-        metrics: dict[str, Any] = {}
-        real = jnp.arange(rollout.tokens.shape[-1]) < rollout.lengths[..., None]
-        suffix = SuffixBatch(tokens=rollout.tokens, lengths=rollout.lengths, mask=real)
-        old, sampled, reference, weights = rollout.logprobs, None, None, None
+        def penalised() -> judging.Judged:
+            judged = finish()
+            return dataclasses.replace(judged, reward=shaped(judged.reward, penalty))
+
+        return penalised
+
+    def _known(self, params: Tree, prompt: PromptBatch, rollout: Rollout) -> Known:
+        """The log-probabilities that the updates need; none of them depends on a reward."""
+        rl, suffix = self._rl, suffix_of(rollout)
+        old, sampled, reference = rollout.logprobs, None, None
         if rl.old_logps == "recomputed":
             old, sampled = self.logprobs(params, prompt, suffix), old
         if rl.kl != "none":
             reference = self.logprobs(lora.combine(self.frozen, self._params), prompt, suffix)
+        return Known(suffix, old, sampled, reference)
+
+    def _samples(self, drawn: Drawn, known: Known) -> tuple[Samples, Advantages, judging.Judged, dict[str, Any]]:
+        """What the updates learn from, the advantages and final rewards behind it, and further metrics."""
+        rl, judged, suffix = self._rl, drawn.judged, known.suffix
         if rl.kl == kl.IN_REWARD:
-            divergence = jax.device_get(self._divergence(old, reference, real))
+            divergence = gather(self._divergence(known.old, known.reference, suffix.mask))
             judged = dataclasses.replace(judged, reward=shaped(judged.reward, -rl.kl_weight * divergence))
-        advantages = self.advantage(judged.reward.total, judged.reward.valid)
-        kept = advantages.kept & rollout.finished if rl.mask_truncated else advantages.kept
-        suffix = dataclasses.replace(suffix, mask=real & kept[..., None])
-        if sampled is not None and rl.importance_cap is not None:
+        advantages = self._advantages(judged)
+        suffix = keep(suffix, advantages.kept, drawn.rollout.finished if rl.mask_truncated else None)
+        weights, metrics = None, {}
+        if known.sampled is not None and rl.importance_cap is not None:
             weights, metrics = self._importance(
-                old, sampled, suffix.mask, cap=rl.importance_cap, level=rl.importance_level
+                known.old, known.sampled, suffix.mask, cap=rl.importance_cap, level=rl.importance_level
             )
-        samples = Samples(suffix, old, sampled, reference, advantages.values, weights)
+        samples = Samples(suffix, known.old, known.sampled, known.reference, advantages.values, weights)
         return samples, advantages, judged, metrics
+
+    def _advantages(self, judged: judging.Judged) -> Advantages:
+        return self.advantage(*self._place((judged.reward.total, judged.reward.valid)))
 
     def _update(
         self, before: TrainState, prompt: PromptBatch, samples: Samples, frozen: Tree = None
@@ -253,18 +252,6 @@ def train_grpo(context: Context, params: Tree) -> Result:
     )
     stage = context.stage(STAGE, max_steps=rl.max_steps)
     return context.fit(learner, batches, stage, "rl", config.data.format_rl, together=False)
-
-
-class _Phases:
-    """Seconds of the phases of a step."""
-
-    def __init__(self):
-        self.seconds: dict[str, float] = {}
-        self._began = time.monotonic()
-
-    def end(self, phase: str) -> None:
-        now = time.monotonic()
-        self.seconds[f"seconds_{phase}"], self._began = now - self._began, now
 
 
 def _combined(parts: list[dict[str, Any]]) -> dict[str, float]:

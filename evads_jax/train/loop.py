@@ -15,19 +15,19 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from clu import parameter_overview
 from rich.console import Console
 
 from evads_jax.errors import UserError
-from evads_jax.events import EventLog, is_wall_clock
+from evads_jax.events import EventLog
 from evads_jax.train.checkpoint import Checkpoints, finished, load_params
-from evads_jax.train.preemption import Preempted, Preemption, agree
+from evads_jax.train.cost import compilations
+from evads_jax.train.numbers import on_host, rounded, write_overview
+from evads_jax.train.preemption import Preempted, Preemption
 from evads_jax.train.progress import StageProgress, TensorBoard
 from evads_jax.train.stage import Batches, Learner, Result, Stage
-from evads_jax.train.state import tensor_names
+from evads_jax.train.state import TrainState, tensor_names
 
 Batch = TypeVar("Batch")
-Tree = Any
 
 
 def fit(
@@ -92,9 +92,12 @@ class _Run:
         # A step whose metrics are not fetched yet: number, metrics, seconds waited for data, what its batch held.
         self.pending: tuple[int, dict[str, Any], float, str] | None = None
         self.mark = time.monotonic()  # when the step under way began
-        self.saving = 0.0  # seconds spent on the last save, told with the next step
-        self._begin(about)
+        self.saving = 0.0  # seconds that the last save took before the next step could begin, told with that step
+        compilations()  # begins to count
+        changed = self._begin(about)
         self.progress = StageProgress(stage.name, stage.max_steps, self.step, learner.shown, stage.log_every, console)
+        if changed:
+            self.progress.note(changed)
         self.board = TensorBoard(workdir, stage.name, self.step + 1)
 
     def to_the_end(self) -> Result:
@@ -111,7 +114,8 @@ class _Run:
             finally:
                 self.board.close()
 
-    def _begin(self, about: Mapping[str, Any]) -> None:
+    def _begin(self, about: Mapping[str, Any]) -> str:
+        """Goes to where an earlier process stopped; a line to be shown where that had other devices."""
         latest, name = self.checkpoints.latest(), self.stage.name
         if latest is None:
             self.log.rewind("stage_start", stage=name)
@@ -119,8 +123,8 @@ class _Run:
             parameters = sum(np.size(x) for x in jax.tree.leaves(self.state.params))
             fields = {"parameters": parameters, "max_steps": self.stage.max_steps, **about}
             self.log.write("stage_start", stage=name, **fields)
-            _write_overview(self.workdir, self.state.params)
-            return
+            write_overview(self.workdir, self.state.params)
+            return ""
         self.state, data, meta = self.checkpoints.restore(latest, self.state)
         if meta["key"] != _key_data(self.key):
             raise UserError("the checkpoints were made with another seed", str(self.checkpoints.folder))
@@ -130,6 +134,17 @@ class _Run:
         self.step, self.seconds_before = latest, meta["seconds"]
         self.best, self.since_best, self.validated = meta["best"], meta["since_best"], meta["validated"]
         self.saved = latest
+        return self._compare(meta["devices"])
+
+    def _compare(self, before: Mapping[str, int]) -> str:
+        """Tells of devices other than those of the checkpoint; results are then equal up to rounding only."""
+        now = _devices(self.state)
+        if now == before:
+            return ""
+        fields = {**now, **{f"{name}_before": number for name, number in before.items()}}
+        self.log.write("resume", stage=self.stage.name, step=self.step, **fields)
+        were, are = (f"{n['devices']} device(s) of {n['processes']} process(es)" for n in (before, now))
+        return f"goes on at step {self.step} with {are}, was made with {were}: equal up to rounding, not bit for bit"
 
     def _boundary(self, preemption: Preemption) -> str | None:
         """Everything between two steps; why the stage ends, or None."""
@@ -157,8 +172,6 @@ class _Run:
         stage = self.stage
         if stage.max_steps is not None and self.step >= stage.max_steps:
             return "max_steps"
-        if stage.max_seconds is not None and agree(self._seconds() >= stage.max_seconds):
-            return "max_seconds"
         if stage.patience and self.since_best >= stage.patience:  # ended, but killed before it could be marked
             return "patience"
         return "data" if self.exhausted else None
@@ -186,7 +199,7 @@ class _Run:
             return
         step, metrics, waited, held = self.pending
         self.pending = None
-        values = _numbers(metrics)
+        values = on_host(metrics)
         bad = int(values.pop("first_bad", -1))
         if bad >= 0:
             loss = f" (loss {values['loss']:.4g})" if "loss" in values else ""
@@ -199,10 +212,11 @@ class _Run:
         now = time.monotonic()
         seconds, self.mark = now - self.mark, now
         clocks = {"seconds": seconds, "seconds_data": waited, "seconds_checkpoint": self.saving}
+        clocks["compilations"] = compilations()
         if "tokens" in values:
             clocks["tokens_per_second"] = values["tokens"] / seconds
         self.saving = 0.0
-        self.log.write("train", stage=self.stage.name, step=step, **_rounded(values | clocks))
+        self.log.write("train", stage=self.stage.name, step=step, **rounded(values | clocks))
         if _due(step, self.stage.log_every):
             self.board.write(step, values | clocks, "train")
         self.progress.step(step, values)
@@ -210,12 +224,12 @@ class _Run:
     def _validate(self) -> bool:
         """Whether the stage looks for the lowest loss and this is it."""
         began = time.monotonic()
-        values = _numbers(self.learner.validate(self.state))
+        values = on_host(self.learner.validate(self.state))
         self.validated = self.step
         if not values:
             return False
         seconds, self.mark = time.monotonic() - began, time.monotonic()
-        self.log.write("validation", stage=self.stage.name, step=self.step, **_rounded(values | {"seconds": seconds}))
+        self.log.write("validation", stage=self.stage.name, step=self.step, **rounded(values | {"seconds": seconds}))
         self.board.write(self.step, values, "validation")
         self.progress.note(f"step {self.step}: validation " + "  ".join(f"{k} {v:.4g}" for k, v in values.items()))
         if not self.stage.patience:
@@ -242,6 +256,7 @@ class _Run:
             "best": self.best,
             "since_best": self.since_best,
             "validated": self.validated,
+            "devices": _devices(self.state),
         }
         best = self.best["step"] if self.best else None
         self.checkpoints.save(self.step, self.state, self.batches.get_state(), meta, best)
@@ -252,7 +267,7 @@ class _Run:
         self.checkpoints.wait()
         stage, best_step, seconds = self.stage, self.best["step"] if self.best else self.step, self._seconds()
         record: dict[str, Any] = {"step": self.step, "best_step": best_step, "reason": reason, "seconds": seconds}
-        self.log.write("stage_end", stage=stage.name, **_rounded(record))
+        self.log.write("stage_end", stage=stage.name, **rounded(record))
         self.log.sync()
         self.checkpoints.finish(record | {"events": len(self.log)})
         best = f", best at step {best_step} (loss {self.best['loss']:.4g})" if self.best else ""
@@ -278,26 +293,10 @@ def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Metrics as Python numbers, in the order of their names."""
-    values = jax.device_get(dict(metrics))
-    return {name: value.item() if hasattr(value, "item") else value for name, value in sorted(values.items())}
-
-
-def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Clocks to a tenth of a millisecond; everything else in full, so that equal runs can be told from similar ones."""
-    return {k: round(v, 4) if is_wall_clock(k) and isinstance(v, float) else v for k, v in values.items()}
-
-
 def _key_data(key: jax.Array) -> list[int]:
     return np.asarray(jax.random.key_data(key)).tolist()
 
 
-def _write_overview(workdir: Path, params: Tree) -> None:
-    """Writes `W/parameters.txt`: every parameter's shape, size and, where one process has all of them, statistics."""
-    if jax.process_index() == 0:
-        whole = all(x.is_fully_addressable for x in jax.tree.leaves(params))
-        leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(params) if whole else params)
-        shown = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-        overview = parameter_overview.get_parameter_overview(shown, include_stats=whole)
-        (workdir / "parameters.txt").write_text(overview + "\n")
+def _devices(state: TrainState) -> dict[str, int]:
+    """How many devices hold the state, and how many processes these belong to."""
+    return {"devices": len(jax.tree.leaves(state.params)[0].sharding.device_set), "processes": jax.process_count()}

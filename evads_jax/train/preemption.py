@@ -5,9 +5,7 @@ import threading
 from types import FrameType
 from typing import Self
 
-import jax
-import numpy as np
-from jax.experimental import multihost_utils
+from evads_jax.train.processes import agree
 
 EXIT_PREEMPTED = 42
 
@@ -42,10 +40,3 @@ class Preemption:
     def requested(self) -> bool:
         """Whether SIGTERM came to any process; every process must ask at the same points."""
         return agree(self._requested)
-
-
-def agree(flag: bool) -> bool:
-    """Whether the flag is set on any process, so that all decide alike."""
-    if jax.process_count() == 1:
-        return flag
-    return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))

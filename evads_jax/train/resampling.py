@@ -19,6 +19,7 @@ from evads_jax.data.records import Example
 from evads_jax.models.qwen_vl import PromptBatch
 from evads_jax.sampling.rollout import Rollout
 from evads_jax.train.judging import Judged
+from evads_jax.train.processes import gather
 
 Tree = Any
 
@@ -47,8 +48,8 @@ def resample(
     key: jax.Array,
     rounds: int,
     *,
-    draw: Callable[[PromptBatch, jax.Array], Rollout],
-    judge: Callable[[Rollout, Sequence[Example]], Judged],
+    draw: Callable[[PromptBatch, jax.Array], tuple[Rollout, Rollout]],
+    judge: Callable[[Rollout, Sequence[Example | None]], Judged],
     flat: Callable[[Judged], Bool[np.ndarray, " B"]],
     place: Callable[[Tree], Tree],
 ) -> tuple[Drawn, dict[str, float]]:
@@ -63,8 +64,8 @@ def resample(
       examples: what they ask.
       key: the rollout's key.
       rounds: the most rounds.
-      draw: samples prompts with a key.
-      judge: reads and judges a rollout on the host.
+      draw: samples prompts with a key; gives the rollout on the device and on the host.
+      judge: reads and judges a rollout on the host; prompts without an example are absent.
       flat: the groups whose valid rewards are all equal.
       place: puts an array on the devices.
 
@@ -77,16 +78,19 @@ def resample(
         again = flat(drawn.judged)
         if not again.any():
             break
-        rows = np.flatnonzero(again).tolist()
-        sampled += len(rows)
+        sampled += int(again.sum())
         mask = place(again)
-        some = dataclasses.replace(prompt, lengths=jnp.where(mask, prompt.lengths, 0))
-        rollout = draw(some, jax.random.fold_in(key, _FIRST_ROUND + number))
-        only = jax.tree.map(lambda x, rows=rows: np.asarray(x)[rows], jax.device_get(rollout))
-        judged = judge(only, [examples[b] for b in rows])
+        some = dataclasses.replace(prompt, lengths=_masked(prompt.lengths, mask))
+        rollout, on_host = draw(some, jax.random.fold_in(key, _FIRST_ROUND + number))
+        judged = judge(on_host, [example if flat else None for example, flat in zip(examples, again, strict=True)])
         rollout = _where(mask, rollout, drawn.rollout)
-        drawn = Drawn(rollout, jax.device_get(rollout), _replaced(drawn.judged, judged, rows))
+        drawn = Drawn(rollout, gather(rollout), _replaced(drawn.judged, judged, again))
     return drawn, {"resampled_groups": sampled / len(examples)}
+
+
+@jax.jit
+def _masked(lengths: jax.Array, mask: jax.Array) -> jax.Array:
+    return jnp.where(mask, lengths, 0)
 
 
 @jax.jit
@@ -94,20 +98,15 @@ def _where(mask: jax.Array, new: Rollout, old: Rollout) -> Rollout:
     return jax.tree.map(lambda a, b: jnp.where(mask.reshape(-1, *[1] * (a.ndim - 1)), a, b), new, old)
 
 
-def _replaced(before: Judged, new: Judged, rows: list[int]) -> Judged:
-    """`before` with the groups `rows` of `new`, whose groups are these alone."""
-    G = before.reward.valid.shape[1]
+def _replaced(before: Judged, new: Judged, again: Bool[np.ndarray, " B"]) -> Judged:
+    """`before` with the groups `again` of `new`."""
+    mask = np.repeat(again, before.reward.valid.shape[1])
 
     def lists(old: list[Any], other: list[Any]) -> list[Any]:
-        made = list(old)
-        for i, b in enumerate(rows):
-            made[b * G : (b + 1) * G] = other[i * G : (i + 1) * G]
-        return made
+        return [b if here else a for a, b, here in zip(old, other, mask, strict=True)]
 
     def arrays(old: np.ndarray, other: np.ndarray) -> np.ndarray:
-        made = np.array(old)
-        made[rows] = other
-        return made
+        return np.where(again[:, None], other, old)
 
     names = ("texts", "completions", "answers", "traces")
     fields = {name: lists(getattr(before, name), getattr(new, name)) for name in names}

@@ -18,6 +18,7 @@ from evads_jax.models import lora
 from evads_jax.models.qwen_vl import QwenVLConfig, score
 from evads_jax.train import optimizer, state
 from evads_jax.train.context import Context
+from evads_jax.train.cost import shares
 from evads_jax.train.inputs import SFTBatch
 from evads_jax.train.stage import Learner, Result, Stage
 from evads_jax.train.state import TrainState
@@ -59,7 +60,10 @@ class SFTLearner(Learner[SFTBatch]):
 
     def step(self, before: TrainState, batch: SFTBatch, key: jax.Array) -> tuple[TrainState, dict[str, Any]]:
         """See `Learner`; nothing is random here but the order of the data."""
-        return self.update(before, self._place(batch), self.frozen)
+        after, metrics = self.update(before, self._place(batch), self.frozen)
+        prompt, suffix = batch.prompt, batch.suffix
+        held = shares(prompt.lengths, suffix.lengths, prompt.tokens.shape[1], suffix.tokens.shape[2])
+        return after, metrics | held
 
     def validate(self, now: TrainState) -> dict[str, Any]:
         """The loss over all completion tokens of the validation videos, and how many there are."""
@@ -97,7 +101,7 @@ def train_sft(context: Context, params: Tree) -> Result:
     """
     sft = context.config.sft
     stage = context.stage("sft", max_steps=sft.max_steps, validate_every=sft.validate_every, patience=sft.patience)
-    return _train(context, params, stage, "sft")
+    return _train(context, params, stage, sft.max_steps, "sft")
 
 
 def train_control(context: Context, params: Tree, *, steps: int, split: str = "sft") -> Result:
@@ -114,10 +118,10 @@ def train_control(context: Context, params: Tree, *, steps: int, split: str = "s
       split: the split whose questions it learns.
     """
     stage = context.stage("control", max_steps=steps, validate_every=context.config.sft.validate_every)
-    return _train(context, params, stage, split)
+    return _train(context, params, stage, steps, split)
 
 
-def _train(context: Context, params: Tree, stage: Stage, split: str) -> Result:
+def _train(context: Context, params: Tree, stage: Stage, steps: int, split: str) -> Result:
     config, inputs = context.config, context.inputs()
     sft = config.sft
     transform = inputs.sft_transform(sft.questions_per_video)
@@ -131,7 +135,7 @@ def _train(context: Context, params: Tree, stage: Stage, split: str) -> Result:
         )  # fmt: skip
 
     part = context.divide(params, stage.name)
-    made = optimizer.make(sft, part.decay_mask, stage.max_steps, part.matrices)
+    made = optimizer.make(sft, part.decay_mask, steps, part.matrices)
     validation = functools.partial(loader, "validation", False)
     learner = SFTLearner(part.start, context.model, made, validation, context.place, part.frozen)
     return context.fit(learner, loader(split, True), stage, split, config.data.format_sft, together=True)

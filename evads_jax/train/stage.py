@@ -78,7 +78,6 @@ class Stage:
       name: names its folder, its events and its random key.
       seed: the run's seed.
       max_steps: its last step; None for no limit.
-      max_seconds: it ends at the first boundary after so many seconds, counted over all its processes.
       validate_every: steps between validations; 0 for never. There is one before the first and after the last step.
       patience: validations without a fall of the loss after which it ends, with the parameters of the lowest; 0
         for no early stop, and the last parameters.
@@ -91,7 +90,6 @@ class Stage:
     name: str
     seed: int
     max_steps: int | None
-    max_seconds: float | None = None
     validate_every: int = 0
     patience: int = 0
     checkpoint_every: int = 50
@@ -100,8 +98,8 @@ class Stage:
 
     def __post_init__(self):
         """Refuses a stage that cannot end or be saved."""
-        if self.max_steps is None and self.max_seconds is None and not (self.validate_every and self.patience):
-            raise UserError(f"stage {self.name} would never end", "config", "give it a number of steps or seconds")
+        if self.max_steps is None and not (self.validate_every and self.patience):
+            raise UserError(f"stage {self.name} would never end", "config", "give it a number of steps")
         if self.checkpoint_every < 1:
             raise UserError(f"checkpoint.every must be at least 1, got {self.checkpoint_every}", "config.checkpoint")
 
@@ -114,7 +112,7 @@ class Result:
       params: the parameters at `best_step`.
       step: its last step.
       best_step: the step of the lowest validation loss, where the stage stops early by it; else the last.
-      reason: why it ended: max_steps, max_seconds, patience or data.
+      reason: why it ended: max_steps, patience or data.
       seconds: how long it took, over all its processes, validation and checkpoints included.
     """
 

@@ -2,11 +2,13 @@ import dataclasses
 import errno
 import os
 import shutil
+import threading
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 
 from evads_jax.errors import UserError
@@ -78,6 +80,25 @@ def test_a_state_may_be_donated_as_soon_as_saving_began(checkpoints):
     assert float(checkpoints.restore(1, example())[0].params["scale"]) == 5.0
 
 
+def test_a_checkpoint_is_written_while_the_run_goes_on(checkpoints, monkeypatch):
+    disk, original = threading.Event(), ocp.PyTreeCheckpointHandler.async_save
+
+    class Slow:
+        def result(self, timeout=None):
+            disk.wait()
+
+    async def save(*arguments, **named):
+        return [*(await original(*arguments, **named)), Slow()]
+
+    monkeypatch.setattr(ocp.PyTreeCheckpointHandler, "async_save", save)
+    checkpoints.save(1, example(), None, {})  # returns, though the disk does not
+    names = [path.name for path in checkpoints.folder.iterdir()]
+    assert names != ["1"]
+    disk.set()
+    checkpoints.wait()
+    assert [path.name for path in checkpoints.folder.iterdir()] == ["1"]
+
+
 def test_a_finished_stage_gives_its_best_parameters(tmp_path, checkpoints):
     assert finished(tmp_path, "sft") is None
     with pytest.raises(UserError, match="stage sft is not finished"):
@@ -122,9 +143,15 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(checkpoints, mon
     assert checkpoints.latest() == 1
 
 
-def test_an_iterator_state_belongs_to_a_number_of_processes(checkpoints, monkeypatch):
+def test_an_iterator_state_belongs_to_a_number_of_processes(checkpoints):
     checkpoints.save(1, example(), {"next": 1}, {})
     checkpoints.wait()
-    (checkpoints.folder / "1/data/process_0-of-1.json").rename(checkpoints.folder / "1/data/process_0-of-2.json")
+    files = [checkpoints.folder / f"1/data/process_{i}-of-2.json" for i in range(2)]
+    (checkpoints.folder / "1/data/process_0-of-1.json").rename(files[0])
+    with pytest.raises(UserError, match="process 0 of 1"):  # where the other one was is not known
+        checkpoints.restore(1, example())
+    files[1].write_text('{"next": 2}')
     with pytest.raises(UserError, match="process 0 of 1"):
         checkpoints.restore(1, example())
+    files[1].write_text('{"next": 1}')  # both read the whole input, so any number can go on
+    assert checkpoints.restore(1, example())[1] == {"next": 1}

@@ -49,9 +49,11 @@ def test_every_stage_is_evaluated_and_shown(finished):
 
 
 def test_the_control_has_the_steps_that_sft_does_in_the_time_of_grpo(monkeypatch):
-    monkeypatch.setattr(experiment, "finished", lambda folder, stage: {"step": 400, "seconds": 300.0})
-    assert experiment._steps_in(150.0, Path("w")) == 200
-    assert experiment._steps_in(0.1, Path("w")) == 1
+    records = {"sft": {"step": 400, "seconds": 300.0}, "mg_grpo": {"step": 40, "seconds": 150.0}}
+    monkeypatch.setattr(experiment, "finished", lambda folder, stage: records[stage])
+    assert experiment._control_steps(Path("w"), Path("w")) == 200
+    records["mg_grpo"]["seconds"] = 0.1
+    assert experiment._control_steps(Path("w"), Path("w")) == 1
 
 
 def test_a_second_call_asks_and_trains_nothing_again(finished):

@@ -1,8 +1,5 @@
 import re
-import signal
-import subprocess
-import sys
-from pathlib import Path
+import threading
 
 import jax
 import numpy as np
@@ -10,14 +7,14 @@ import pytest
 from tiny_experiment import config, context, record, train
 
 from evads_jax.errors import UserError
-from evads_jax.events import is_wall_clock, read_events, without_wall_clock
+from evads_jax.events import is_wall_clock, read_events
 from evads_jax.judge.verdict import Missing, Verdict
 from evads_jax.models.qwen_vl import decay_mask, init
 from evads_jax.sampling.config import SamplingConfig
-from evads_jax.train import completions, grpo, judging, optimizer
+from evads_jax.train import completions, grpo, judging, optimizer, sampler
 from evads_jax.train.checkpoint import Checkpoints
-
-TINY = Path(__file__).with_name("tiny_experiment.py")
+from evads_jax.train.cost import Clock
+from evads_jax.train.samples import suffix_of
 
 
 class CountingJudge:
@@ -63,24 +60,48 @@ def batch_of(made):
     return inputs.prompt_collate(2)(items)
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("whole")
-    return workdir, train("mg_grpo", workdir)
+def test_a_steady_run_compiles_nothing_and_tells_what_its_steps_cost(tmp_path):
+    def changes(config):
+        config.rl.update(max_steps=6, resample_flat=1)
+
+    train("mg_grpo", tmp_path, changes)
+    steps = read_events(tmp_path, "train")
+    assert [step["compilations"] for step in steps[2:]] == [steps[1]["compilations"]] * 4  # checkpoints included
+    phases = [f"seconds_{name}" for name in ("data", "prefill", "decode", "judge", "resample", "logprobs", "update")]
+    for step in steps:
+        assert sum(step[phase] for phase in phases) == pytest.approx(step["seconds"], rel=0.1, abs=0.02)
+        assert step["seconds_rollout"] == pytest.approx(step["seconds_prefill"] + step["seconds_decode"], abs=1e-3)
+        assert step["seconds_checkpoint"] >= 0
+        assert step["sampled_tokens_per_second"] > 0
+        assert step["prefix_sharing"] == 4.0
+        assert 0 < step["padding"] < 1
 
 
-def test_a_killed_stage_ends_like_one_that_was_not(tmp_path, uninterrupted):
-    command = [sys.executable, TINY, tmp_path, "mg_grpo", "4"]
-    killed = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert completions.steps(tmp_path, grpo.STAGE)[-1] == 4  # beyond the last checkpoint
-    workdir, result = uninterrupted
-    jax.tree.map(np.testing.assert_array_equal, train("mg_grpo", tmp_path).params, result.params)
-    one, other = ([without_wall_clock(e) for e in read_events(w)] for w in (tmp_path, workdir))
-    assert one == other
-    for step in range(1, 5):
-        files = [completions.path_of(w, grpo.STAGE, step).read_bytes() for w in (tmp_path, workdir)]
-        assert files[0] == files[1]
+class Slow(CountingJudge):
+    """Answers when the device has been given the log-probabilities to compute."""
+
+    def __init__(self):
+        super().__init__()
+        self.device = threading.Event()
+
+    def judge(self, requests):
+        assert self.device.wait(60)
+        return super().judge(requests)
+
+
+def test_the_device_works_while_the_judge_does(made, params, tmp_path, monkeypatch):
+    plain = learner_of(made, params, CountingJudge(), tmp_path / "plain")
+    judge = Slow()
+    learner = learner_of(made, params, judge, tmp_path)
+    original = learner.logprobs
+
+    def logprobs(*arguments):
+        judge.device.set()
+        return original(*arguments)
+
+    monkeypatch.setattr(learner, "logprobs", logprobs)
+    steps = [one.step(one.initial(), batch_of(made), jax.random.key(1)) for one in (plain, learner)]
+    jax.tree.map(np.testing.assert_array_equal, steps[0][0].params, steps[1][0].params)
 
 
 def test_a_step_rewards_judges_and_records(made, params, tmp_path):
@@ -92,7 +113,7 @@ def test_a_step_rewards_judges_and_records(made, params, tmp_path):
     assert {r.video for r in judge.seen} == {"v0", "v1"}
     assert {"reward", "reward_std", "reward_answer", "reward_trace", "reward_format", "well_formed", "missing_verdicts",
             "zero_variance", "clip_low", "clip_high", "entropy", "kl", "completion_tokens", "truncated", "grad_norm",
-            "logprob_gap", "seconds_rollout", "seconds_judge", "seconds_update"} <= metrics.keys()  # fmt: skip
+            "logprob_gap"} <= metrics.keys()  # fmt: skip
     assert metrics["logprob_gap_max"] < 1e-5  # sampler and score agree
     assert metrics["kl"] == pytest.approx(0.0, abs=1e-6)  # the first step starts at its reference
     assert metrics["first_bad"] == -1
@@ -112,9 +133,8 @@ def test_the_better_completions_become_likelier(made, params, tmp_path):
     state, _ = learner.step(state, batch, key)
     rows = completions.read(tmp_path, grpo.STAGE, 1)
     advantages = np.array([r["advantage"] for r in rows]).reshape(2, 4)
-    rollout = grpo.sample(before, made.model, batch.prompt, batch.ids, 4, learner._sampling, key)
-    S = rollout.tokens.shape[-1]
-    suffix = grpo.SuffixBatch(rollout.tokens, rollout.lengths, np.arange(S) < rollout.lengths[..., None])
+    rollout, _ = learner._sample(before, batch.prompt, batch.ids, key, Clock())
+    suffix = suffix_of(rollout)
     old, new = (learner.logprobs(p, batch.prompt, suffix).sum(-1) / rollout.lengths for p in (before, state.params))
     assert float(((new - old) * advantages).sum()) > 0
 
@@ -221,9 +241,9 @@ def test_a_flat_group_is_sampled_again_and_dropped_in_the_end(made, params, tmp_
     plain = learner_of(made, params, FlatJudge(), tmp_path / "plain")
     learner = learner_of(made, params, judge, tmp_path, resample_flat=2)
     _, without = plain.step(plain.initial(), batch, jax.random.key(1))
-    compiled = grpo.sample._cache_size()
+    compiled = sampler._decode._cache_size()
     _, metrics = learner.step(learner.initial(), batch, jax.random.key(1))
-    assert grpo.sample._cache_size() == compiled  # the rounds have the shapes of the batch
+    assert sampler._decode._cache_size() == compiled  # the rounds have the shapes of the batch
     assert [sorted(set(videos)) for videos in judge.asked] == [["v0", "v1"], ["v0", "v1"], ["v0"]]
     assert [len(videos) for videos in judge.asked] == [16, 16, 8]
     assert metrics["resampled_groups"] == 1.5

@@ -1,5 +1,7 @@
 import dataclasses
+import threading
 
+import jax
 import numpy as np
 import pytest
 from tiny_experiment import config, context, record
@@ -63,6 +65,45 @@ def test_answer_and_trace_are_judged_apart_against_the_example(judged):
     assert (first.question, first.reference, first.clues) == (question.question, question.answer, question.clues)
     assert (first.rubric, first.events, first.task) == (question.rubric, example.evidence, question.task)
     assert made.texts == list(TEXTS)
+
+
+def test_a_rollout_is_judged_while_other_work_goes_on_and_rewards_stay_in_order(tokenizer):
+    example, working, asked = record(0).example(0), threading.Event(), []
+
+    class Waits(ByText):
+        def judge(self, requests):
+            asked.append(threading.current_thread())
+            assert working.wait(30)
+            return super().judge(requests)
+
+    made, rollout, _, _ = judge_texts(tokenizer, example)
+    finish = judging.RewardFunction(Waits(), tokenizer, config().rl, "en").begin(rollout, [example])
+    working.set()  # what the device would do in the meantime
+    judged = finish()
+    assert asked != [threading.current_thread()]
+    assert judged.answers == made.answers
+    np.testing.assert_array_equal(judged.reward.total, made.reward.total)
+
+
+def test_what_stops_the_judge_stops_the_step(tokenizer):
+    class Stops(ByText):
+        def judge(self, requests):
+            raise SystemExit(0)  # as after a dry run
+
+    example = record(0).example(0)
+    _, rollout, _, _ = judge_texts(tokenizer, example)
+    finish = judging.RewardFunction(Stops(), tokenizer, config().rl, "en").begin(rollout, [example])
+    with pytest.raises(SystemExit):
+        finish()
+
+
+def test_of_an_absent_prompt_nothing_is_asked(tokenizer):
+    example = record(0).example(0)
+    _, rollout, judge, _ = judge_texts(tokenizer, example)
+    both = jax.tree.map(lambda x: np.concatenate([x, x]), rollout)
+    judged = judging.RewardFunction(judge, tokenizer, config().rl, "en")(both, [None, example])
+    assert len(judge.requests) == 8
+    assert judged.reward.valid.tolist() == [[False] * 4, [True, True, True, False]]
 
 
 def test_a_reward_is_the_weighted_sum_of_its_parts(judged):

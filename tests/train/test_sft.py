@@ -87,12 +87,19 @@ def test_a_short_validation_batch_counts_its_videos_once(learner, made):
 
 
 def test_a_killed_stage_ends_like_one_that_was_not(tmp_path, uninterrupted):
-    killed = subprocess.run([sys.executable, TINY, tmp_path, "sft", "4"], capture_output=True, text=True, check=False)
+    killed = subprocess.run([sys.executable, TINY, tmp_path, "4"], capture_output=True, text=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert Checkpoints(tmp_path, "sft").latest() in (2, 3)
     workdir, result = uninterrupted
     assert_equal(train("sft", tmp_path).params, result.params)
     assert events(tmp_path) == events(workdir)
+
+
+def test_a_steady_run_compiles_nothing(uninterrupted):
+    steps = read_events(uninterrupted[0], "train")  # with validations and checkpoints between them
+    assert len(steps) == 6
+    assert {step["compilations"] for step in steps[1:]} == {steps[1]["compilations"]}
+    assert all(step["prefix_sharing"] == 2.0 and 0 < step["padding"] < 1 for step in steps)
 
 
 def test_the_control_goes_on_from_the_result_without_stopping_early(uninterrupted):

@@ -1,10 +1,10 @@
 """A whole experiment that takes seconds: coloured frames, one-word answers, a model of a few thousand parameters.
 
-Also a program, so that it can be killed:
+Also a program, so that it can be killed (MG-GRPO: killable.py):
 
-    python tiny_experiment.py WORKDIR sft|mg_grpo [COUNT]
+    python tiny_experiment.py WORKDIR COUNT
 
-With COUNT the process kills itself with SIGKILL when the COUNT-th batch of the stage is being learned from.
+SFT; the process kills itself with SIGKILL when the COUNT-th batch is being learned from.
 """
 
 import os
@@ -95,18 +95,15 @@ def train(stage, workdir, changes=lambda config: None):
 
 
 if __name__ == "__main__":
-    workdir, stage, *count = sys.argv[1:]
-    if count:
-        learner, calls = {"sft": sft.SFTLearner, "mg_grpo": grpo.GRPOLearner}[stage], []
-        original = learner.step
+    workdir, count = sys.argv[1:]
+    calls, original = [], sft.SFTLearner.step
 
-        def step(*arguments):
-            calls.append(1)
-            if len(calls) == int(count[0]):
-                # Under way, not at a boundary: the sampler and the judge have run.
-                original(*arguments)
-                os.kill(os.getpid(), signal.SIGKILL)
-            return original(*arguments)
+    def step(*arguments):
+        calls.append(1)
+        after = original(*arguments)
+        if len(calls) == int(count):  # under way, not at a boundary
+            os.kill(os.getpid(), signal.SIGKILL)
+        return after
 
-        learner.step = step
-    train(stage, workdir)
+    sft.SFTLearner.step = step
+    train("sft", workdir)

@@ -1,0 +1,63 @@
+"""The rollout of a training step, as two programs, prefill and decode, so that the time of each can be told."""
+
+import dataclasses
+import functools
+
+import jax
+from jaxtyping import ArrayLike, Int
+
+from evads_jax.models.qwen_vl import Prefix, PromptBatch, QwenVLConfig
+from evads_jax.models.qwen_vl.parameters import Params
+from evads_jax.models.qwen_vl.scoring import run_prompts
+from evads_jax.sampling.config import SamplingConfig
+from evads_jax.sampling.rollout import Rollout, continue_prompts
+from evads_jax.train.cost import Clock
+from evads_jax.train.processes import gather
+
+_decode = jax.jit(continue_prompts, static_argnames=("config", "G", "sampling"))
+
+
+class Sampler:
+    """Samples groups of completions; the same tokens as `sampling.rollout.sample`.
+
+    Args:
+      model: the model's sizes.
+      group: G, samples per prompt.
+      sampling: how tokens are chosen.
+    """
+
+    def __init__(self, model: QwenVLConfig, group: int, sampling: SamplingConfig):
+        self._model, self._group, self._sampling = model, group, sampling
+
+    def __call__(
+        self, params: Params, prompt: PromptBatch, ids: Int[ArrayLike, " B"], key: jax.Array, clock: Clock
+    ) -> tuple[Rollout, Rollout]:
+        """Samples; the arguments are those of `sample`.
+
+        Args:
+          params: the policy.
+          prompt: the prompts, on the device.
+          ids: a number per prompt, that is its own.
+          key: PRNG key of this rollout.
+          clock: told of the phases `prefill` and `decode`, of both as `rollout`, and of the tokens sampled a second.
+
+        Returns:
+          The rollout on the device, and the same on the host.
+        """
+        prefix = jax.block_until_ready(_prefill(params, self._model, prompt))
+        clock.end("prefill")
+        rollout = _decode(params, self._model, prefix, ids, self._group, self._sampling, key)
+        on_host = gather(rollout)
+        clock.end("decode")
+        told = clock.fields
+        told["seconds_rollout"] = told["seconds_prefill"] + told["seconds_decode"]
+        told["sampled_tokens_per_second"] = float(on_host.lengths.sum()) / told["seconds_decode"]
+        return rollout, on_host
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _prefill(params: Params, config: QwenVLConfig, prompt: PromptBatch) -> Prefix:
+    """The prompts, their keys and values by layer as decoding takes them: a stack would stay beside what it makes."""
+    prefix = run_prompts(params, config, prompt)
+    keys, values = (tuple(x[i] for i in range(config.layers)) for x in (prefix.keys, prefix.values))
+    return dataclasses.replace(prefix, keys=keys, values=values)
