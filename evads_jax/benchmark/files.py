@@ -205,7 +205,7 @@ def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         raise UserError(f"cannot write: {error.strerror}", str(path), "make room and start again") from error
 
 
-def write(path: Path, text: str) -> None:
+def write(path: Path, content: str | bytes) -> None:
     """Replaces a file as a whole.
 
     Raises:
@@ -214,7 +214,7 @@ def write(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         temporary.replace(path)
     except OSError as error:
         raise UserError(f"cannot write: {error.strerror}", str(path), "make room and start again") from error

@@ -4,9 +4,7 @@ It is made from the run's folder and the test records alone, needs no network an
 comes from data or model is escaped.
 """
 
-import base64
 import dataclasses
-import io
 import json
 import time
 from collections import Counter
@@ -15,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from evads_jax import workdir as run_folder
 from evads_jax.benchmark import html, tables
@@ -23,12 +20,13 @@ from evads_jax.benchmark.curves import curves
 from evads_jax.benchmark.files import CHANCE, Evaluation, load, write
 from evads_jax.benchmark.html import chip, definitions, escape, figure_table, fold, plain_table
 from evads_jax.benchmark.learning import learning
+from evads_jax.benchmark.pictures import data_url
 from evads_jax.benchmark.table import Table
 from evads_jax.data.records import Event, Question, Records, VideoRecord
 from evads_jax.errors import UserError
 from evads_jax.events import read_events
 
-GALLERY, COMPLETIONS, FRAMES, THUMBNAIL = 12, 10, 8, 256
+GALLERY, COMPLETIONS, FRAMES = 12, 10, 8
 _SHOWN_KINDS = ("run", "train", "validation", "checkpoint", "stage_start", "stage_end")
 
 
@@ -104,7 +102,7 @@ def _gallery(stages: Mapping[str, Evaluation], records: Records, seed: int) -> s
 def _video(record: VideoRecord, verdicts: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
     shown = sorted({round(i) for i in np.linspace(0, len(record.frames) - 1, min(FRAMES, len(record.frames)))})
     frames = "".join(
-        f'<div><img alt="frame at {record.times[i]:.1f} seconds" src="{_data_url(record.frames[i])}"/>'
+        f'<div><img alt="frame at {record.times[i]:.1f} seconds" src="{data_url(record.frames[i])}"/>'
         f"{record.times[i]:.1f} s</div>"
         for i in shown
     )
@@ -139,20 +137,6 @@ def _event(event: Event) -> str:
     span = f"{event.start}–{event.end} s" if event.end > event.start else f"{event.start} s"
     said = f"“{event.asr}”" if event.asr else ""
     return f"{span}: " + " ; ".join(x for x in (" | ".join(event.ocr), said) if x)
-
-
-def _data_url(jpeg: bytes) -> str:
-    """A frame as a data URL, made smaller where it is large; frames that cannot be read are shown as none."""
-    try:
-        with Image.open(io.BytesIO(jpeg)) as image:
-            if max(image.size) > THUMBNAIL:
-                image.thumbnail((THUMBNAIL, THUMBNAIL))
-                out = io.BytesIO()
-                image.convert("RGB").save(out, "jpeg", quality=85)
-                jpeg = out.getvalue()
-    except OSError:
-        return "data:,"
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
 
 
 def _completions(stages: Mapping[str, Evaluation], seed: int) -> str:

@@ -13,6 +13,7 @@ import importlib.metadata
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ml_collections import config_dict
@@ -90,7 +91,7 @@ def _plans(config: config_dict.ConfigDict, sampling: Sampling, log: Log) -> dict
     data, language, seed = config.data, config.run.language, config.run.seed
     if language not in render.LANGUAGES:
         raise UserError(f"unknown language {language!r}", "run.language", "use one of zh, en")
-    common = {"source": data.source, "language": language, "sampling": vars(sampling), "made_by": _made_by()}
+    common = {"source": data.source, "language": language, "sampling": vars(sampling), "made_by": made_by()}
     if data.source == "render":
         # Overlays of drawn ads are brand and price, in Latin letters in both languages.
         notes = {"audio": render.AUDIO, "overlay": "latin"}
@@ -221,9 +222,9 @@ def _check_foreign(opened: Mapping[str, shards.RecordSource], language: str, sam
                 )
 
 
-def _made_by() -> dict[str, str]:
+def made_by(sources: Sequence[ModuleType] = _SOURCES) -> dict[str, str]:
     """What decides the bytes of a record beside its recipe: the code that makes it, and the codecs."""
-    code = hashlib.sha256(b"".join(Path(str(module.__file__)).read_bytes() for module in _SOURCES))
+    code = hashlib.sha256(b"".join(Path(str(module.__file__)).read_bytes() for module in sources))
     return {"code": code.hexdigest()[:16]} | {name: importlib.metadata.version(name) for name in _PACKAGES}
 
 

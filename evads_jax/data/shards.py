@@ -1,4 +1,4 @@
-"""Shards: ArrayRecord files of `VideoRecord`s with a manifest, written so that a kill at any moment costs one shard.
+"""Shards: ArrayRecord files of records with a manifest, written so that a kill at any moment costs one shard.
 
     DIR/manifest.json                         written last: a folder with a manifest is complete
     DIR/shard-00000.array_record  …           `group_size:1`, one packed record each
@@ -7,7 +7,8 @@
 
 Shard k holds the items k·R … (k+1)·R − 1, whatever became of other shards, so its bytes do not depend on
 interruptions. It is written under a temporary name, reopened, compared record by record, hashed, and renamed. An item
-that cannot be had is a `Broken`, listed in the manifest, and never replaced by another.
+that cannot be had is a `Broken`, listed in the manifest, and never replaced by another. Records are `VideoRecord`s
+unless another `Packing` is given.
 """
 
 import contextlib
@@ -23,11 +24,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 from array_record.python import array_record_module
 
-from evads_jax.data import serial
+from evads_jax.data.packing import VIDEOS, Packing, Record
 from evads_jax.data.records import VideoRecord
 from evads_jax.errors import UserError
 
@@ -53,7 +54,7 @@ class Shard:
       name: file name.
       size: bytes.
       sha256: of the file.
-      questions: number of questions of each record; its length is the number of records.
+      questions: number of questions of each record (`Packing.units`); its length is the number of records.
       broken: the items that gave no record.
     """
 
@@ -89,7 +90,7 @@ class Manifest:
         return tuple(itertools.chain.from_iterable(shard.broken for shard in self.shards))
 
 
-Maker = Callable[[int], VideoRecord | Broken]
+Maker = Callable[[int], Record | Broken]
 
 
 def write(records: Iterable[VideoRecord], folder: str | Path, *, split: str, per_shard: int = 100) -> Manifest:
@@ -99,7 +100,7 @@ def write(records: Iterable[VideoRecord], folder: str | Path, *, split: str, per
       UserError: the folder cannot be written or the disk is full.
     """
     made = list(records)
-    digest = hashlib.sha256(b"".join(hashlib.sha256(serial.pack(record)).digest() for record in made)).hexdigest()
+    digest = hashlib.sha256(b"".join(hashlib.sha256(VIDEOS.pack(record)).digest() for record in made)).hexdigest()
     return build(made.__getitem__, len(made), folder, split=split, recipe={"records": digest}, per_shard=per_shard)
 
 
@@ -113,6 +114,7 @@ def build(
     per_shard: int = 100,
     workers: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    packing: Packing = VIDEOS,
 ) -> Manifest:
     """Makes the shards of a split, or what is missing of them; does nothing where they are complete.
 
@@ -125,6 +127,7 @@ def build(
       per_shard: items per shard.
       workers: processes that make shards; 0 makes them here.
       progress: called with (items done, items) after each shard.
+      packing: how records become bytes.
 
     Raises:
       UserError: the folder cannot be written or the disk is full; no half-written shard bears a final name.
@@ -138,7 +141,7 @@ def build(
         if known and known.recipe == recipe and not any(_problem(folder, shard) for shard in known.shards):
             return known
         ranges = [range(start, min(start + per_shard, count)) for start in range(0, count, per_shard)]
-        shards = _make_missing(make, ranges, folder, workers, progress)
+        shards = _make_missing(make, ranges, folder, workers, progress, packing)
         manifest = Manifest(split, recipe, shards)
         _write_json(folder / "manifest.json", dataclasses.asdict(manifest))
         for sidecar in folder.glob("shard-*.json"):
@@ -162,7 +165,12 @@ def _claim(folder: Path, recipe: Mapping[str, Any]) -> None:
 
 
 def _make_missing(
-    make: Maker, ranges: Sequence[range], folder: Path, workers: int, progress: Callable[[int, int], None]
+    make: Maker,
+    ranges: Sequence[range],
+    folder: Path,
+    workers: int,
+    progress: Callable[[int, int], None],
+    packing: Packing,
 ) -> tuple[Shard, ...]:
     shards: dict[int, Shard] = {}
     for number in range(len(ranges)):
@@ -170,24 +178,26 @@ def _make_missing(
             shards[number] = shard
     total, done = sum(map(len, ranges)), sum(len(ranges[number]) for number in shards)
     missing = [number for number in range(len(ranges)) if number not in shards]
-    for number, shard in _run(make, {n: ranges[n] for n in missing}, folder, min(workers, len(missing))):
+    for number, shard in _run(make, {n: ranges[n] for n in missing}, folder, min(workers, len(missing)), packing):
         shards[number] = shard
         done += len(ranges[number])
         progress(done, total)
     return tuple(shards[number] for number in range(len(ranges)))
 
 
-def _run(make: Maker, ranges: Mapping[int, range], folder: Path, workers: int) -> Iterator[tuple[int, Shard]]:
+def _run(
+    make: Maker, ranges: Mapping[int, range], folder: Path, workers: int, packing: Packing
+) -> Iterator[tuple[int, Shard]]:
     if workers < 1:
         for number, items in ranges.items():
-            yield number, make_shard(make, items, folder, number)
+            yield number, make_shard(make, items, folder, number, packing)
         return
     # Spawned: a process that runs JAX must not be forked.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent)
     try:
         jobs: dict[Future[Shard], int] = {
-            pool.submit(make_shard, make, items, folder, number): number for number, items in ranges.items()
+            pool.submit(make_shard, make, items, folder, number, packing): number for number, items in ranges.items()
         }
         for job in as_completed(jobs):
             yield jobs[job], job.result()
@@ -209,7 +219,7 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def make_shard(make: Maker, items: Iterable[int], folder: Path, number: int) -> Shard:
+def make_shard(make: Maker, items: Iterable[int], folder: Path, number: int, packing: Packing = VIDEOS) -> Shard:
     """Makes one shard: temporary name → reopen → compare → hash → rename.
 
     Raises:
@@ -225,10 +235,10 @@ def make_shard(make: Maker, items: Iterable[int], folder: Path, number: int) -> 
                 if isinstance(record, Broken):
                     broken.append(record)
                     continue
-                data = serial.pack(record)
+                data = packing.pack(record)
                 append(data)
                 digests.append(hashlib.sha256(data).digest())
-                questions.append(len(record.questions))
+                questions.append(packing.units(record))
         _compare(temporary, digests)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
@@ -331,20 +341,21 @@ def _read_manifest(folder: Path) -> Manifest | None:
         raise UserError("unreadable manifest", str(folder / "manifest.json"), "remove the folder") from error
 
 
-class RecordSource:
+class RecordSource(Generic[Record]):
     """Random access to the records of a folder of shards; what Grain calls a data source.
 
     Args:
       folder: the folder.
       split: the split its manifest must name; None for any.
+      packing: how its records became bytes.
 
     Raises:
       UserError: no manifest, another split, or a shard that is missing or whose size, hash or count is not the
         manifest's.
     """
 
-    def __init__(self, folder: str | Path, split: str | None = None):
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, split: str | None = None, packing: Packing[Record] = VIDEOS):  # type: ignore[assignment]
+        self.folder, self._packing = Path(folder), packing
         manifest = _read_manifest(self.folder)
         if manifest is None:
             raise UserError("no finished shards", str(folder), "prepare them first")
@@ -364,7 +375,7 @@ class RecordSource:
     def __len__(self) -> int:
         return len(self._places)
 
-    def __getitem__(self, index: int) -> VideoRecord:
+    def __getitem__(self, index: int) -> Record:
         """The `index`-th record.
 
         Raises:
@@ -372,7 +383,7 @@ class RecordSource:
         """
         shard, position = self._places[index]
         try:
-            return serial.unpack(self._reader(shard).read([position])[0])
+            return self._packing.unpack(self._reader(shard).read([position])[0])
         except (RuntimeError, ValueError, IndexError) as error:
             raise self._refused(shard, f"record {position} cannot be read ({' '.join(str(error).split())})") from error
 
@@ -394,6 +405,6 @@ class RecordSource:
         return UserError(f"damaged shard: {problem}", str(where), "remove the split's folder and prepare it again")
 
 
-def open(folder: str | Path, split: str) -> RecordSource:  # read as `shards.open`
+def open(folder: str | Path, split: str, packing: Packing = VIDEOS) -> RecordSource:  # read as `shards.open`
     """The records of split `split` under a folder of splits (`folder/split/manifest.json`); see `RecordSource`."""
-    return RecordSource(Path(folder) / split, split)
+    return RecordSource(Path(folder) / split, split, packing)

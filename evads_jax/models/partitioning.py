@@ -27,6 +27,7 @@ RULES: Mapping[str, str | None] = {
     "vision_heads": "tp",
     "vision_mlp": "tp",
     "merged": "tp",
+    "classes": "tp",
 }
 
 

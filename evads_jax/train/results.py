@@ -62,17 +62,25 @@ class Policy:
         return lora.merge(params)
 
 
+def read_config(folder: Path) -> ConfigDict:
+    """The config of a run, whatever its job.
+
+    Raises:
+      UserError: the folder holds none.
+    """
+    try:
+        return ConfigDict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UserError("no run here", str(folder), "give the folder of a finished run") from error
+
+
 def read_experiment(folder: Path) -> ConfigDict:
     """The config of a run of the job `experiment`.
 
     Raises:
       UserError: the folder holds none.
     """
-    path = folder / "config.json"
-    try:
-        config = ConfigDict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise UserError("no run here", str(folder), "give the folder of a finished run") from error
+    path, config = folder / "config.json", read_config(folder)
     if config.get("job") != "experiment":
         raise UserError(f"a run of the job {config.get('job')!r} has no model", str(folder), "give one of mg_grpo")
     if missing := [name for name in ("lora", "train") if name not in config]:

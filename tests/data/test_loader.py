@@ -99,3 +99,21 @@ def test_worker_processes_restore_exactly_too(source):
     fresh.set_state(state)
     assert [next(fresh) for _ in range(3)] == expected
     assert first == [batch for batch, _ in zip(loader(source, batch=2), range(3), strict=False)]
+
+
+def test_what_a_transform_draws_differs_between_epochs_and_is_the_same_after_a_restart(source):
+    def draw(video, question, rng):
+        return video.video, int(rng.integers(1 << 30))
+
+    def batches():
+        return loader(source, draw, seed=5, epochs=3, random=True)
+
+    everything = list(itertools.islice(batches(), 9))
+    drawn = [value for batch in everything for _, value in batch]
+    assert len(set(drawn)) == len(drawn)
+    iterator = batches()
+    first = [next(iterator) for _ in range(4)]
+    state = iterator.get_state()
+    again = batches()
+    again.set_state(state)
+    assert first + list(itertools.islice(again, 5)) == everything

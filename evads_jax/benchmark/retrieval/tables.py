@@ -1,0 +1,176 @@
+"""Tables of retrieval: models by direction, the paired differences to COPE, and the sweep of the loss weights.
+
+A run's model is called by what its config says of it; runs of several seeds are averaged (`benchmark.statistics`).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from evads_jax.benchmark import files
+from evads_jax.benchmark.retrieval.score import ALL, MEANS, name_direction
+from evads_jax.benchmark.retrieval.store import Result, folder, read_result
+from evads_jax.benchmark.statistics import Estimate, across_seeds, average
+from evads_jax.benchmark.table import Cell, Table
+from evads_jax.errors import UserError
+
+FLOOR, TRAINED = "init", "trained"
+COPE = "COPE"
+_SHORT = {"page": "P", "video": "V", "live": "L"}
+_NOTE = (
+    "[low, high]: 95 % interval, bootstrap over products, averaged over the seeds; n: queries of all seeds. Ties count "
+    "with their expected value. Galleries hold every clip of the other domain of the same split."
+)
+
+
+def model_name(config: Mapping) -> str:
+    """How the model of a run is called in tables."""
+    model = config["model"]
+    if model["modality"] != "both":
+        return f"{model['modality']} only"
+    name = COPE if model["form"] == "paper" else f"{COPE}, {model['form']} form"
+    return name if model["shared"] else f"{name}, encoders per domain"
+
+
+def models(folders: Sequence[Path], split: str = "test") -> list[Table]:
+    """Models by direction (R@1), their other metrics, and the paired differences COPE − model.
+
+    Args:
+      folders: one run per model and seed; runs of one seed have the same products.
+      split: which evaluation is shown.
+
+    Raises:
+      UserError: a run without the evaluation, two runs of one model and seed, or runs of one seed on other products.
+    """
+    groups, ids = _read(folders, split)
+    rows: list[tuple[Cell | str, ...]] = []
+    more: list[tuple[Cell | str, ...]] = []
+    for name, runs in groups.items():
+        seeds = ", ".join(str(seed) for seed in sorted(runs))
+        results = [runs[seed] for seed in sorted(runs)]
+        each = [_cell(results, "R@1", (d,)) for d in ALL]
+        rows.append((name, _cell(results, "R@1", ALL), *each, seeds))
+        median = [entry["directions"]["mean"]["median_rank"] for entry in (r.summary for r in results)]
+        rank = Cell(float(np.mean(median)) if None not in median else None)
+        more.append((name, *(_cell(results, metric, ALL) for metric in MEANS), rank))
+    directions = [_arrow(d) for d in ALL]
+    label = f"{split} products"
+    return [
+        Table("retrieval_r1", f"R@1, {label}", ("model", "mean", *directions, "seeds"), tuple(rows), (_NOTE, ids)),
+        Table(
+            "retrieval_means",
+            f"Means of the six directions, {label}",
+            ("model", "R@1", "R@5", "R@10", "mAP", "one-shot", "median rank"),
+            tuple(more),
+            (
+                _NOTE,
+                "one-shot: accuracy of the nearest example, one drawn from each product. Median rank of the first "
+                "right clip: mean of the directions' medians and of the seeds, without interval.",
+                ids,
+            ),
+        ),
+        *_differences(groups, label, ids),
+    ]
+
+
+def weights(folders: Sequence[Path], split: str = "validation") -> Table:
+    """What the loss weights do: a row per run, on validation products.
+
+    Args:
+      folders: one run per setting, of one seed.
+      split: which evaluation is shown.
+
+    Raises:
+      UserError: a run without the evaluation.
+    """
+    rows: list[tuple[Cell | str, ...]] = []
+    for path in folders:
+        result, config = read_result(folder(path, TRAINED, split)), _config(path)
+        loss = config["loss"]
+        pairs = ", ".join(f"{name} {weight:g}" for name, weight in sorted(loss["pairs"].items()) if weight != 1)
+        cells = [_cell([result], metric, ALL) for metric in ("R@1", "R@5", "mAP", "one_shot")]
+        rows.append((path.name, pairs or "all 1", f"{loss['classification']:g}", f"{loss['temperature']:g}", *cells))
+    columns = ("setting", "pair weights", "classification", "τ", "R@1", "R@5", "mAP", "one-shot")
+    notes = (_NOTE, "Means of the six directions; one seed, chosen from on validation products only.")
+    return Table("retrieval_weights", f"Loss weights, {split} products", columns, tuple(rows), notes)
+
+
+def _read(folders: Sequence[Path], split: str) -> tuple[dict[str, dict[int, Result]], str]:
+    """Model → seed → result; the floor, a model before training, is a model of its own."""
+    groups: dict[str, dict[int, Result]] = {}
+    splits: dict[int, tuple[str, Path]] = {}
+    ids = []
+    for path in folders:
+        config = _config(path)
+        name, seed = model_name(config), config["run"]["seed"]
+        ids.append(f"{path.resolve().name}@{files.config_hash(config)}")
+        for stage, called in ((TRAINED, name), (FLOOR, f"{name}, untrained")):
+            where = folder(path, stage, split)
+            if stage == FLOOR and not (where / "summary.json").is_file():
+                continue
+            result = read_result(where)
+            known, other = splits.setdefault(seed, (result.scores.split, where))
+            if known != result.scores.split:
+                raise UserError("runs of one seed were evaluated on different products", f"{other} and {where}")
+            if seed in groups.setdefault(called, {}):
+                raise UserError(f"two runs of {called} and seed {seed}", str(path), "leave one out")
+            groups[called][seed] = result
+    if not groups:
+        raise UserError("no runs to tabulate", "config.runs", "name their folders")
+    order = sorted(groups, key=lambda name: (name.endswith("untrained"), name != COPE))
+    return {name: groups[name] for name in order}, "Runs: " + ", ".join(ids) + "."
+
+
+def _config(path: Path) -> dict:
+    try:
+        return json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError("no run here", str(path), "give the folder of a finished run") from error
+
+
+def _estimates(results: Sequence[Result], metric: str, directions: Sequence[str]) -> list[Estimate]:
+    return [r.scores.estimate(metric, directions, r.summary["bootstrap"]["replicates"]) for r in results]
+
+
+def _cell(results: Sequence[Result], metric: str, directions: Sequence[str]) -> Cell:
+    return Cell.of(average(_estimates(results, metric, directions)).intervals()[0])
+
+
+def _differences(groups: Mapping[str, Mapping[int, Result]], label: str, ids: str) -> list[Table]:
+    """COPE minus every other model, over the seeds that both have."""
+    if COPE not in groups:
+        return []
+    rows: list[tuple[Cell | str, ...]] = []
+    for name, runs in groups.items():
+        if name == COPE or not (shared := sorted(runs.keys() & groups[COPE].keys())):
+            continue
+        pairs = [[group[seed] for seed in shared] for group in (groups[COPE], runs)]
+        cells = []
+        for metric in MEANS:
+            ours, theirs = (_estimates(results, metric, ALL) for results in pairs)
+            gaps = [a - b for a, b in zip(ours, theirs, strict=True)]
+            cells.append(Cell.of(average(gaps).intervals()[0], signed=True))
+            if metric == "R@1":
+                (wide,) = across_seeds(gaps)
+                drawn = Cell.of(wide, signed=True)
+        rows.append((f"{COPE} − {name}", *cells, drawn))
+    if not rows:
+        return []
+    columns = ("difference", "R@1", "R@5", "R@10", "mAP", "one-shot", "R@1, seeds drawn too")
+    notes = (
+        _NOTE
+        + " Differences are paired by query; the seeds are fixed, but for the last column, a rough interval where "
+        "seeds are few.",
+        ids,
+    )
+    return [Table("retrieval_differences", f"Paired differences, {label}", columns, tuple(rows), notes)]
+
+
+def _arrow(direction: str) -> str:
+    for query, short in _SHORT.items():
+        for gallery, other in _SHORT.items():
+            if direction == name_direction(query, gallery):
+                return f"{short}→{other}"
+    raise ValueError(direction)

@@ -1,0 +1,191 @@
+"""From a config to the product splits as shards: drawn products, or ROPE's files.
+
+    W/products/{train,validation,test}/…     `data.shards`
+
+Splits share no product. Drawn combinations are dealt out by hash; of ROPE's training products `data.held_out` are held
+back for validation, by the hash of (seed, product), and its test products are the test split.
+"""
+
+import functools
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from evads_jax.data import media, packing, shards
+from evads_jax.data.prepare import WORKERS, made_by
+from evads_jax.data.products import catalogue, drawing, records, render, rope, wording
+from evads_jax.data.products.catalogue import SPLITS, draw_catalogue
+from evads_jax.data.products.records import DOMAINS, PRODUCTS, ProductRecord
+from evads_jax.data.products.render import DrawProducts
+from evads_jax.data.products.rope import Layout, ReadRope, RopeProduct, read_rope
+from evads_jax.data.render import LANGUAGES, fonts, vocabulary
+from evads_jax.data.render import drawing as ads
+from evads_jax.data.shards import RecordSource
+from evads_jax.errors import UserError
+
+ON_BAD = ("skip", "refuse")
+FOLDER = "products"
+
+# What a record is made by: a change in any of these makes another record.
+_SOURCES = (ads, vocabulary, fonts, media, packing, catalogue, drawing, records, render, rope, wording)
+
+Log = Callable[[str], None]
+Plan = tuple[Any, int, Mapping[str, Any]]
+
+
+def prepare(config: ConfigDict, workdir: str | Path, log: Log) -> dict[str, RecordSource[ProductRecord]]:
+    """Makes, completes or reuses the shards of every split.
+
+    Args:
+      config: the run's config: sections `data`, `run` and, of `model`, `frames` and `frame_size`.
+      workdir: shards go to `workdir/products/<split>` unless `data.shards` names another folder, which is then used as
+        it is where it holds all splits, if its pictures were taken as this config asks.
+      log: told one line of text at a time: progress, and what was left out.
+
+    Returns:
+      Split → its products.
+
+    Raises:
+      UserError: bad source, something that cannot be had where `data.on_bad` is "refuse", more products without a
+        pair than `data.max_bad_share`, a damaged shard, an unwritable folder.
+    """
+    data = config.data
+    if data.on_bad not in ON_BAD:
+        raise UserError(f"unknown choice {data.on_bad!r}", "data.on_bad", "one of " + ", ".join(ON_BAD))
+    asked = {"source": data.source, "frames": config.model.frames, "size": config.model.frame_size}
+    root = Path(data.shards) if data.shards else Path(workdir) / FOLDER
+    if data.shards and all((root / split / "manifest.json").is_file() for split in SPLITS):
+        opened = open_splits(root)
+        _check_foreign(opened, asked)
+    else:
+        plans = _rendered(config) if data.source == "render" else _rope(config)
+        opened = {}
+        for split, (maker, count, recipe) in plans.items():
+            if not count:
+                raise UserError("a split without products", split, f"raise data.products_{split}")
+            manifest = shards.build(
+                maker,
+                count,
+                root / split,
+                split=split,
+                recipe={**asked, **recipe, "made_by": made_by(_SOURCES)},
+                per_shard=data.records_per_shard,
+                workers=WORKERS if count > data.records_per_shard else 0,
+                progress=functools.partial(_progress, log, split),
+                packing=PRODUCTS,
+            )
+            _check_broken(manifest, count, data.max_bad_share, log)
+            opened[split] = shards.open(root, split, PRODUCTS)
+    log("products: " + ", ".join(f"{len(source)} {split}" for split, source in opened.items()))
+    return opened
+
+
+def open_splits(root: str | Path) -> dict[str, RecordSource[ProductRecord]]:
+    """The products of every split under a folder that is complete.
+
+    Raises:
+      UserError: a split is missing or damaged.
+    """
+    return {split: shards.open(root, split, PRODUCTS) for split in SPLITS}
+
+
+def survey(source: RecordSource[ProductRecord]) -> dict[str, int]:
+    """Counts what a split holds, and what it lacks.
+
+    Returns:
+      `products`, the clips of each domain, `without_text` and `without_picture` (clips), what was lost by kind
+      (`lost_missing`, `lost_undecodable`, `lost_empty`) and `without_pair` (products left out).
+    """
+    counts: Counter[str] = Counter(products=len(source))
+    for index in range(len(source)):
+        record = source[index]
+        for clip in record.clips:
+            counts[clip.domain] += 1
+            counts["without_text"] += not clip.text.strip()
+            counts["without_picture"] += not clip.frames
+        counts.update(f"lost_{lost.kind}" for lost in record.lost)
+    counts["without_pair"] = len(source.manifest.broken)
+    return {name: count for name, count in counts.items() if count}
+
+
+def _rendered(config: ConfigDict) -> dict[str, Plan]:
+    data, language, seed = config.data, config.run.language, config.run.seed
+    if language not in LANGUAGES:
+        raise UserError(f"unknown language {language!r}", "run.language", "one of " + ", ".join(LANGUAGES))
+    clips = (data.pages, data.videos, data.lives)
+    if min(clips) < 1:
+        raise UserError(f"{clips} clips in {DOMAINS}", "data", "each domain needs one at least")
+    plans: dict[str, Plan] = {}
+    for split in SPLITS:
+        scripts = draw_catalogue(seed, split, data[f"products_{split}"])
+        maker = DrawProducts(split, scripts, language, clips, config.model.frames, config.model.frame_size)
+        plans[split] = maker, len(scripts), {"language": language, "seed": seed, "clips": clips}
+    return plans
+
+
+def _rope(config: ConfigDict) -> dict[str, Plan]:
+    data, model, seed = config.data, config.model, config.run.seed
+    if data.source != "rope":
+        raise UserError(f"unknown source {data.source!r}", "data.source", "one of render, rope")
+    if not data.rope or not data.pictures:
+        raise UserError("ROPE's files are not named", "data.rope, data.pictures", "name the two folders")
+    if not Path(data.pictures).is_dir():
+        raise UserError("no such folder of pictures", str(data.pictures), "download them first")
+    if not 0 < data.held_out < 1:
+        raise UserError(f"a share of {data.held_out} cannot be held out", "data.held_out", "give one between 0 and 1")
+    layout = Layout(data.separator, tuple(data.pair_columns))
+    read = functools.partial(read_rope, data.rope, layout=layout, most=data.clips_per_domain)
+    training, test = read("train"), read("test")
+    if shared := {p.product for p in training} & {p.product for p in test}:
+        raise UserError(f"{len(shared)} products are in training and test", min(shared), "keep them in one")
+    held = [p for p in training if _share(seed, p.product) < data.held_out]
+    kept = [p for p in training if _share(seed, p.product) >= data.held_out]
+    groups = {"train": kept, "validation": held, "test": list(test)}
+    plans: dict[str, Plan] = {}
+    for split, products in groups.items():
+        chosen = _capped(products, data[f"products_{split}"], seed)
+        maker = ReadRope(chosen, Path(data.pictures), model.frames, model.frame_size, data.on_bad == "refuse")
+        digest = hashlib.sha256("\n".join(map(repr, chosen)).encode()).hexdigest()
+        plans[split] = maker, len(chosen), {"rows": digest, "on_bad": data.on_bad}
+    return plans
+
+
+def _capped(products: list[RopeProduct], most: int, seed: int) -> tuple[RopeProduct, ...]:
+    """At most so many products, those of the lowest hashes, in their order; 0 keeps all."""
+    if not most or most >= len(products):
+        return tuple(products)
+    chosen = {p.product for p in sorted(products, key=lambda p: _share(seed + 1, p.product))[:most]}
+    return tuple(p for p in products if p.product in chosen)
+
+
+def _share(seed: int, product: str) -> float:
+    """A number in [0, 1) that depends on seed and product alone."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}/{product}".encode(), digest_size=6).digest(), "big") / 2**48
+
+
+def _check_broken(manifest: shards.Manifest, count: int, max_bad_share: float, log: Log) -> None:
+    """Tells the products of which no pair can be formed, and fails when they are too many."""
+    if not (broken := manifest.broken):
+        return
+    first = f"{broken[0].video}: {broken[0].detail}"
+    log(f"{manifest.split}: {len(broken)} of {count} products have no pair and are left out, the first {first}")
+    if len(broken) == count or len(broken) / count > max_bad_share:
+        what = f"{len(broken)} of {count} products of {manifest.split} have no pair"
+        raise UserError(what, first, f"mend them, or raise data.max_bad_share ({max_bad_share})")
+
+
+def _check_foreign(opened: Mapping[str, RecordSource], asked: Mapping[str, Any]) -> None:
+    """Refuses ready shards whose pictures are not what the config asks for."""
+    for split, source in opened.items():
+        for name, value in asked.items():
+            if (held := source.manifest.recipe.get(name)) != value:
+                what = f"{split} shards have {name} {held!r}, the config asks for {value!r}"
+                raise UserError(what, str(source.folder), "change the config, or name another data.shards")
+
+
+def _progress(log: Log, split: str, done: int, total: int) -> None:
+    log(f"{split}: {done} of {total} products")

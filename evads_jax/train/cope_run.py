@@ -1,0 +1,294 @@
+"""The job `cope`: products → floor → training → evaluation on validation and test products, in one work directory.
+
+    W/products/<split>            shards, unless `data.shards` names others
+    W/tokenizer                   unless `tokenizer.path` names another
+    W/checkpoints/cope            the training (`train.loop`)
+    W/evaluation/<stage>_<split>  init: before training; trained (`benchmark.retrieval.store`)
+    W/tables                      retrieval_*.{md,csv,tex}
+
+Each part goes on where an earlier call stopped.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import signal
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from evads_jax import workdir as run_folder
+from evads_jax.benchmark import files
+from evads_jax.benchmark.retrieval import store, tables
+from evads_jax.benchmark.retrieval.score import Clips, score, summarise
+from evads_jax.benchmark.retrieval.tables import FLOOR, TRAINED
+from evads_jax.benchmark.table import write_tables
+from evads_jax.data.products.prepare import prepare, survey
+from evads_jax.data.products.records import DOMAINS
+from evads_jax.data.tokenizer import load_tokenizer, train_sentencepiece
+from evads_jax.errors import UserError
+from evads_jax.events import EventLog, read_events
+from evads_jax.models import cope, partitioning
+from evads_jax.models.cope import CopeConfig, LossSettings
+from evads_jax.models.cope.inputs import ClipInputs, Words
+from evads_jax.models.cope.weights import load_text, load_visual
+from evads_jax.train.checkpoint import finished
+from evads_jax.train.context import place
+from evads_jax.train.cope import CopeLearner, Encoder, ProductInputs, make_optimizer
+from evads_jax.train.experiment import preempted, teller
+from evads_jax.train.loop import fit
+from evads_jax.train.stage import Stage
+
+STAGE = "cope"
+EMPTY_TEXT = ("keep", "refuse")
+Tree = Any
+Say = Callable[[str], None]
+
+
+def run(config: ConfigDict, workdir: Path) -> None:
+    """Runs what is left of the training and evaluation that `config` describes.
+
+    Args:
+      config: see configs/cope.py.
+      workdir: the run's folder.
+
+    Raises:
+      UserError: bad config or data; nothing that was done is lost.
+    """
+    console = Console()
+    say = teller(console, time.monotonic())
+    check(config)
+    run_folder.claim(workdir, config)
+    signal.signal(signal.SIGTERM, preempted)
+    log = EventLog(workdir)
+    if not read_events(workdir, "run"):
+        log.write("run", config=config.to_dict(), environment=run_folder.environment())
+    run = CopeRun.make(config, workdir, log, console, say)
+    start = run.parameters()
+    if config.eval.floor:
+        run.evaluate(start, FLOOR, "before training")
+    trained, step = run.train(start)
+    run.evaluate(trained, TRAINED, f"step {step}")
+    if jax.process_index() == 0:
+        for split in config.eval.splits:
+            write_tables(workdir / "tables" / split, "retrieval", tables.models([workdir], split))
+        say(f"tables in {workdir / 'tables'}, embeddings and figures in {workdir / 'evaluation'}")
+
+
+def check(config: ConfigDict) -> None:
+    """Refuses what cannot work before anything is made.
+
+    Raises:
+      UserError: naming the field.
+    """
+    if config.data.empty_text not in EMPTY_TEXT:
+        what = f"unknown choice {config.data.empty_text!r}"
+        raise UserError(what, "config.data.empty_text", "one of " + ", ".join(EMPTY_TEXT))
+    if config.tokenizer.kind == "bert" and not config.tokenizer.path:
+        raise UserError("a bert tokenizer is not trained here", "config.tokenizer.path", "name its folder")
+    if config.eval.export not in ("", *store.EXPORTS):
+        raise UserError(f"unknown form {config.eval.export!r}", "config.eval.export", "npz, safetensors or nothing")
+    if unknown := [split for split in config.eval.splits if split not in ("validation", "test")]:
+        raise UserError(f"unknown split {unknown[0]!r}", "config.eval.splits", "of validation, test")
+    model = CopeConfig.from_config(config.model, 1, 1)
+    loss_settings(config, model)
+
+
+def loss_settings(config: ConfigDict, model: CopeConfig) -> LossSettings:
+    """The loss that a config asks for: of its pairs' weights, those that the model's form has."""
+    section = config.loss.to_dict()
+    section["pairs"] = {name: weight for name, weight in section["pairs"].items() if name in cope.pairs(model)}
+    return LossSettings.from_config(section, model)
+
+
+@dataclasses.dataclass(frozen=True)
+class CopeRun:
+    """A run's fixed parts, put together once.
+
+    Attributes:
+      config: the whole config.
+      workdir: the run's folder.
+      log: the run's events.
+      sources: split → products.
+      model: the model's sizes.
+      inputs: builds what it reads.
+      classes: training product → its number.
+      mesh: the devices; None for one device.
+      console: where progress is shown.
+      say: told one line at a time.
+    """
+
+    config: ConfigDict
+    workdir: Path
+    log: EventLog
+    sources: Mapping[str, Any]
+    model: CopeConfig
+    inputs: ClipInputs
+    classes: Mapping[str, int]
+    mesh: jax.sharding.Mesh | None
+    console: Console
+    say: Say
+
+    @classmethod
+    def make(cls, config: ConfigDict, workdir: Path, log: EventLog, console: Console, say: Say) -> "CopeRun":
+        """Prepares the data, trains the tokenizer where one is to be trained, and sizes the model."""
+        sources = prepare(config, workdir, say)
+        words = make_words(config, workdir, sources["train"])
+        training = sources["train"]
+        classes = {training[i].product: i for i in range(len(training))}
+        head = len(classes) if config.loss.classification else 0
+        model = CopeConfig.from_config(config.model, words.size, head)
+        partitioning.check_heads(config.mesh.tp, model.visual_heads)
+        partitioning.check_heads(config.mesh.tp, model.text_heads)
+        sizes = config.mesh.data, config.mesh.fsdp, config.mesh.tp
+        mesh = partitioning.make_mesh(*sizes) if sizes != (1, 1, 1) else None
+        inputs = ClipInputs(words, model)
+        return cls(config, workdir, log, sources, model, inputs, classes, mesh, console, say)
+
+    def parameters(self) -> Tree:
+        """The parameters before training: drawn from the seed, under the weights that `config.start` names.
+
+        Raises:
+          UserError: the weights cannot be read, or are of other sizes.
+        """
+        seed, start = self.config.run.seed, self.config.start
+        params = cope.init(self.model, jax.random.fold_in(jax.random.key(seed), zlib.crc32(f"{seed}/init".encode())))
+        if start.visual:
+            params = load_visual(params, self.model, start.visual)
+        if start.text:
+            params = load_text(params, self.model, start.text)
+        if self.mesh is None:
+            return params
+        return jax.device_put(params, partitioning.shardings(cope.axes(self.model), self.mesh, params))
+
+    def train(self, params: Tree) -> tuple[Tree, int]:
+        """The stage `cope`, from given parameters to those it ends with; and their step."""
+        config, section = self.config, self.config.cope
+        stage = Stage(
+            STAGE,
+            config.run.seed,
+            section.max_steps,
+            validate_every=section.validate_every,
+            patience=section.patience,
+            checkpoint_every=config.checkpoint.every,
+            keep=config.checkpoint.keep,
+            log_every=config.log.every,
+        )
+        about = {} if finished(self.workdir, STAGE) else {"fit": self.survey()}
+        batches = ProductInputs(self.inputs, self.classes).loader(
+            self.sources["train"],
+            section.batch_products,
+            zlib.crc32(f"{config.run.seed}/{STAGE}".encode()),
+            config.data.workers,
+        )
+        learner = CopeLearner(
+            params,
+            self.model,
+            loss_settings(config, self.model),
+            make_optimizer(section, self.model),
+            self.validate if section.validate_every else None,
+            self.place,
+        )
+        with self.on_mesh():
+            result = fit(learner, batches, stage, self.workdir, self.log, self.console, about)
+        self.say(f"trained {result.step} steps in {result.seconds:.0f} s ({result.reason})")
+        return result.params, result.best_step
+
+    def survey(self) -> dict[str, Any]:
+        """What every split holds and lacks, before anything is trained on.
+
+        Raises:
+          UserError: a text of zero tokens where `data.empty_text` is "refuse".
+        """
+        told: dict[str, Any] = {}
+        for split, source in self.sources.items():
+            counts = survey(source)
+            clips = (clip for i in range(len(source)) for clip in source[i].clips)
+            counts["texts_cut"] = sum(self.inputs.cut(clip.text) for clip in clips)
+            told[split] = counts
+            shown = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())
+            self.say(f"{split}: {shown}")
+            if counts.get("without_text") and self.config.data.empty_text == "refuse":
+                first = next(c.id for i in range(len(source)) for c in source[i].clips if not c.text.strip())
+                what = f"{counts['without_text']} texts of zero tokens in {split}"
+                raise UserError(what, first, "mend them, or set data.empty_text to keep")
+        return told
+
+    def embed(self, params: Tree, split: str) -> dict[str, Clips]:
+        """The embeddings of all clips of a split, by domain."""
+        source, encoder = self.sources[split], self.encoder
+        clips = [clip for i in range(len(source)) for clip in source[i].clips]
+        embedded = {}
+        with self.on_mesh():
+            for domain in DOMAINS:
+                found = [clip for clip in clips if clip.domain == domain]
+                if not found:
+                    raise UserError(f"no {domain} clips in {split}", str(source.folder), "retrieval needs every domain")
+                vectors = encoder(params, [self.inputs.item(clip) for clip in found], domain)
+                embedded[domain] = Clips(tuple(c.id for c in found), tuple(c.product for c in found), vectors)
+        return embedded
+
+    def validate(self, params: Tree) -> dict[str, float]:
+        """Mean R@1 and mAP of the validation products; the loss that may stop the stage is 1 − R@1."""
+        scores = score(self.embed(params, "validation"), draws=1, seed=0)
+        entry = summarise(scores, 1)["directions"]["mean"]
+        return {"loss": 1 - entry["R@1"]["mean"], "R@1": entry["R@1"]["mean"], "mAP": entry["mAP"]["mean"]}
+
+    def evaluate(self, params: Tree, stage: str, weights: str) -> None:
+        """Evaluates parameters on every split of `eval.splits`, unless that was done in the same way before."""
+        asked = self.config.eval
+        protocol = {"draws": asked.draws, "replicates": asked.bootstrap, "seed": self.config.run.seed}
+        for split in asked.splits:
+            where = store.folder(self.workdir, stage, split)
+            with contextlib.suppress(UserError):
+                if store.read_result(where).summary["protocol"] == protocol:
+                    continue
+            embedded = self.embed(params, split)
+            scores = score(embedded, draws=asked.draws, seed=self.config.run.seed)
+            summary = {
+                "stage": stage,
+                "weights": weights,
+                "protocol": protocol,
+                "seed": self.config.run.seed,
+                "config_hash": files.config_hash(self.config.to_dict()),
+                **summarise(scores, asked.bootstrap),
+            }
+            if jax.process_index() == 0:
+                if asked.export:
+                    store.export_embeddings(where, embedded, asked.export)
+                store.save_result(where, summary, scores)
+            mean = summary["directions"]["mean"]
+            told = {"stage": stage, "split": split, "R@1": mean["R@1"]["mean"], "mAP": mean["mAP"]["mean"]}
+            if all(told.items() - event.items() for event in read_events(self.workdir, "evaluation")):
+                self.log.write("evaluation", **told)
+            self.say(f"{stage}, {split} products: R@1 {told['R@1']:.3f}, mAP {told['mAP']:.3f}")
+
+    @functools.cached_property
+    def encoder(self) -> Encoder:
+        """Embeds clips; one for the whole run, so that each domain is compiled once."""
+        return Encoder(self.model, self.inputs, self.config.eval.batch_clips, self.place)
+
+    def place(self, batch: Tree) -> Tree:
+        """A batch on the devices."""
+        return place(batch, self.mesh)
+
+    def on_mesh(self) -> contextlib.AbstractContextManager:
+        """Makes the run's mesh the current one."""
+        return contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)
+
+
+def make_words(config: ConfigDict, workdir: Path, training: Any) -> Words:
+    """The tokenizer that the config names, or one trained on the training products' texts and kept in W/tokenizer."""
+    section, folder = config.tokenizer, workdir / "tokenizer"
+    if section.kind == "bert":
+        return Words.bert(section.path)
+    if not section.path and section.kind == "sentencepiece" and not (folder / "tokenizer.model").exists():
+        texts = (clip.text for i in range(len(training)) for clip in training[i].clips)
+        train_sentencepiece(texts, section.vocabulary, folder, (), section.longest_piece)
+    return Words.of(load_tokenizer(section.kind, section.path or folder))

@@ -1,0 +1,80 @@
+"""The job `cope_study`: COPE and its baselines on the same products, seed by seed, the loss weights swept, the tables.
+
+W/seed<s>/products       the products of a seed, shared by its models
+W/seed<s>/<model>        a run of the job `cope`: cope, visual, text, per_domain
+W/sweep/<setting>        COPE of the first seed under other loss weights, evaluated on validation products
+W/tables                 retrieval (test), validation/retrieval, weights
+"""
+
+import copy
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from ml_collections import ConfigDict
+
+from evads_jax import workdir as run_folder
+from evads_jax.benchmark.retrieval import tables
+from evads_jax.benchmark.table import write_tables
+from evads_jax.errors import UserError
+from evads_jax.train import cope_run
+
+
+def _only(modality: str) -> Callable[[ConfigDict], None]:
+    def change(config: ConfigDict) -> None:
+        config.model.modality = modality
+
+    return change
+
+
+def _per_domain(config: ConfigDict) -> None:
+    config.model.shared = False
+
+
+MODELS: Mapping[str, Callable[[ConfigDict], None]] = MappingProxyType(
+    {"cope": lambda config: None, "visual": _only("visual"), "text": _only("text"), "per_domain": _per_domain}
+)
+
+
+def run(config: ConfigDict, workdir: Path) -> None:
+    """Runs what is left of the study that `config` describes.
+
+    Args:
+      config: see configs/cope.py:study; `experiment` is the config of one training.
+      workdir: the study's folder.
+
+    Raises:
+      UserError: bad config or data; nothing that was done is lost.
+    """
+    if unknown := [name for name in config.models if name not in MODELS]:
+        raise UserError(f"unknown model {unknown[0]!r}", "config.models", "of " + ", ".join(MODELS))
+    run_folder.claim(workdir, config)
+    runs = []
+    for seed in config.seeds:
+        for name in config.models:
+            made = _experiment(config, workdir, seed)
+            MODELS[name](made)
+            runs.append(workdir / f"seed{seed}" / name)
+            cope_run.run(made, runs[-1])
+    sweep = [workdir / f"seed{config.seeds[0]}" / "cope"] if "cope" in config.models else []
+    for name, changes in config.sweep.items():
+        made = _experiment(config, workdir, config.seeds[0])
+        made.loss.update(changes)
+        made.eval.splits, made.eval.floor = ("validation",), False
+        sweep.append(workdir / "sweep" / name)
+        cope_run.run(made, sweep[-1])
+    folder = workdir / "tables"
+    write_tables(folder, "retrieval", tables.models(runs))
+    write_tables(folder / "validation", "retrieval", tables.models(runs, "validation"))
+    if sweep:
+        write_tables(folder, "weights", [tables.weights(sweep)])
+    print((folder / "retrieval.md").read_text(encoding="utf-8"))
+
+
+def _experiment(config: ConfigDict, workdir: Path, seed: int) -> ConfigDict:
+    """The experiment of a seed; its products are drawn once and shared."""
+    made = copy.deepcopy(config.experiment)
+    made.run.seed = seed
+    if not made.data.shards:
+        made.data.shards = str(workdir / f"seed{seed}" / "products")
+    return made
