@@ -51,6 +51,7 @@ setup(
             "pytest-timeout>=2.4,<3",
             "pytest-xdist>=3.6,<4",
             "hypothesis>=6.150,<7",
+            "scikit-learn>=1.7,<2",  # its handwritten digits
             "ruff==0.17.5",
             "mypy==2.4.1",
         ],

@@ -33,6 +33,12 @@ JOBS = {
     "compile": "evads_jax.train.compile:run",
     "compile_sweep": "evads_jax.train.compile_sweep:run",
     "export": "evads_jax.train.export:run",
+    "flor": "evads_jax.train.flor_job:run",
+    "flor_study": "evads_jax.train.flor_study:run",
+    "flor_landscape": "evads_jax.train.flor_landscape:run",
+    "cope": "evads_jax.train.cope_run:run",
+    "cope_study": "evads_jax.train.cope_study:run",
+    "cope_search": "evads_jax.train.cope_search:run",
 }
 WITHOUT_WORKDIR = ("ask", "inspect", "export", "compile")  # jobs that only read, or write where their config says
 

@@ -7,6 +7,7 @@
 - `reward_ablation`: the reward grains strict, R3, R5 and MG, each over its seeds (`benchmark.ablation`).
 - `data_scale`: numbers of training videos, each over its seeds (`benchmark.ablation`).
 - `learning`: what the stages learned, over seeds (`benchmark.learning`).
+- `flor`: few-shot accuracies by norm and target, over seeds (`benchmark.fewshot.tables`).
 
 The table `density` is a job of its own (`train.density_table`). A published figure would stand in a row of its own,
 marked as published; the paper gives none for scores but one headline (`PUBLISHED_NOTE`).
@@ -25,6 +26,7 @@ from rich.text import Text
 from evads_jax.benchmark import files, html
 from evads_jax.benchmark.ablation import data_scale, reward_ablation
 from evads_jax.benchmark.compare import INTERVAL_NOTE, SHORT, Run, check_comparable, figures, score_columns
+from evads_jax.benchmark.fewshot.tables import flor
 from evads_jax.benchmark.files import CHANCE, Evaluation, load
 from evads_jax.benchmark.learning import learning
 from evads_jax.benchmark.score import ALL, METRICS
@@ -184,6 +186,7 @@ TABLES = {
     "reward_ablation": reward_ablation,
     "data_scale": data_scale,
     "learning": learning,
+    "flor": flor,
 }
 _MAIN_ROWS = ("base", "sft", "control", "mg_grpo")
 

@@ -1,0 +1,162 @@
+"""Few-shot episodes a second beside PyTorch, from cached features and with the features computed by both sides.
+
+    .venv-peers/bin/python -m benchmarks.fewshot [--out=fewshot.json] [--page=docs/flor.md]
+
+Run it from the root of the repository, in the environment that `make test-peers` makes. Both sides see the same
+images, weights (a ResNet10 with mixed norms, drawn) and episodes, take turns in one process with all its cores, and
+must agree on the accuracy. PyTorch is written twice, as the usual loop over episodes and over chunks of 64 of them.
+With `--page` the table also goes into the block `speed` of that page.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+
+from evads_jax.benchmark.fewshot import Episodes, accuracy, embed, sample
+from evads_jax.density.measure_released import replace_block
+from evads_jax.models.flor import FlorConfig, init
+from evads_jax.workdir import environment
+from tests.models.flor.make_golden import drawn_resnet, named
+
+CONFIG = FlorConfig(norm="fixed", beta=(0.01, 0.01), image_size=64)
+CLASSES, PER_CLASS, CHUNK, BATCH = 20, 32, 64, 128
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--episodes", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=5, help="the fastest round counts")
+    parser.add_argument("--out", type=Path, help="also write the numbers as JSON")
+    parser.add_argument("--page", type=Path, help="also put the table into the block `speed` of this page")
+    options = parser.parse_args()
+    found = measure(options.episodes, options.rounds)
+    text = "\n".join([*table(found), "", described(options)])
+    print(text)
+    if options.out:
+        options.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    if options.page:
+        page = options.page.read_text(encoding="utf-8")
+        options.page.write_text(replace_block(page, "speed", text), encoding="utf-8")
+
+
+def measure(count: int, rounds: int) -> list[dict[str, Any]]:
+    """Episodes a second of each side, for one and five shots, both ways."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(CLASSES), PER_CLASS)
+    colours = rng.integers(0, 160, (CLASSES, 1, 1, 3))
+    images = (colours[labels] + rng.integers(0, 96, (len(labels), 64, 64, 3))).astype(np.uint8)
+    model = drawn_resnet(CONFIG.widths, CONFIG.mean_weight).eval().to(memory_format=torch.channels_last)
+    params = {**init(CONFIG, jax.random.key(0)), **nested(named(model.state_dict().items()))}
+    cached = np.array(embed(params, CONFIG, images, BATCH))  # a copy: torch wants arrays that it could write to
+    theirs = torch.from_numpy(cached)
+    assert np.abs(torch_features(model, images).numpy() - cached).max() <= 1e-4 * np.abs(cached).max()
+    rows = []
+    for shots in (1, 5):
+        episodes = sample(labels, [str(c) for c in range(CLASSES)], shots=shots, count=count, seed=0)
+        for form, ours, torchs in (
+            ("cached features", lambda: cached, lambda: theirs),
+            (
+                f"features of {len(images)} images computed",
+                lambda: embed(params, CONFIG, images, BATCH),
+                lambda: torch_features(model, images),
+            ),
+        ):
+            sides: dict[str, Callable[[], np.ndarray]] = {
+                "evads_jax": lambda f=ours, e=episodes: accuracy(f(), e, chunk=CHUNK),
+                "PyTorch, a loop": lambda f=torchs, e=episodes: torch_accuracy(f(), e, 1),
+                "PyTorch, in chunks": lambda f=torchs, e=episodes: torch_accuracy(f(), e, CHUNK),
+            }
+            seconds = in_turn(sides, rounds)
+            rows.append({"shots": shots, "form": form} | {name: count / s for name, s in seconds.items()})
+    return rows
+
+
+def in_turn(sides: dict[str, Callable[[], np.ndarray]], rounds: int) -> dict[str, float]:
+    """Seconds of each side's fastest round, after one that does not count; the accuracies must agree."""
+    first = {name: work() for name, work in sides.items()}
+    for name, found in first.items():
+        assert abs(found.mean() - first["evads_jax"].mean()) < 1e-4, name
+    taken: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, work in sides.items():
+            begin = time.perf_counter()
+            work()
+            taken[name].append(time.perf_counter() - begin)
+    return {name: min(seconds) for name, seconds in taken.items()}
+
+
+@torch.inference_mode()
+def torch_features(model: torch.nn.Module, images: np.ndarray) -> torch.Tensor:
+    """What `embed` computes."""
+    found = []
+    for start in range(0, len(images), BATCH):
+        pixels = torch.from_numpy(images[start : start + BATCH]).permute(0, 3, 1, 2).float() / 255
+        found.append(model(pixels))
+    return torch.cat(found)
+
+
+@torch.inference_mode()
+def torch_accuracy(features: torch.Tensor, episodes: Episodes, chunk: int) -> np.ndarray:
+    """What `accuracy` computes, `chunk` episodes at a time."""
+    found, normalise = [], torch.nn.functional.normalize
+    indices, k = torch.from_numpy(episodes.indices).long(), episodes.shots
+    own = torch.arange(indices.shape[1])[:, None]
+    for start in range(0, len(indices), chunk):
+        chosen = normalise(features[indices[start : start + chunk]], dim=-1)  # [e, n, k + q, D]
+        centred = normalise(chosen - chosen[:, :, :k].mean((1, 2), keepdim=True), dim=-1)
+        prototypes, queries = centred[:, :, :k].mean(2), centred[:, :, k:]
+        distances = torch.cdist(queries.flatten(1, 2), prototypes).unflatten(1, queries.shape[1:3])
+        found.append((distances.argmin(-1) == own).float().mean((1, 2)))
+    return torch.cat(found).numpy()
+
+
+def nested(flat: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Paths with slashes as a tree; a fixed mix has the same parameters as torch's two norms."""
+    tree: dict[str, Any] = {}
+    for name, value in flat.items():
+        *parents, last = name.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = value
+    return tree
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    """The rows as lines of Markdown."""
+    heads = [
+        "shots",
+        "form",
+        "evads_jax",
+        "PyTorch, a loop",
+        "PyTorch, in chunks",
+        "times the loop",
+        "times the chunks",
+    ]
+    lines = [heads, ["---"] * len(heads)]
+    for row in rows:
+        ours, loop, chunks = (row[name] for name in heads[2:5])
+        speeds = [f"{speed:,.0f}" for speed in (ours, loop, chunks)]
+        lines.append([str(row["shots"]), row["form"], *speeds, f"{ours / loop:.1f}", f"{ours / chunks:.1f}"])
+    return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def described(options: argparse.Namespace) -> str:
+    """What was measured, where."""
+    versions = f"jax {jax.__version__}, torch {torch.__version__.split('+')[0]}, {torch.get_num_threads()} threads"
+    return (
+        f"Episodes a second, {options.episodes} episodes of 5 ways and 15 queries, 64 pixels, the fastest of "
+        f"{options.rounds} rounds. {environment()['processor']}; {versions}."
+    )
+
+
+if __name__ == "__main__":
+    main()
