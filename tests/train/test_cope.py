@@ -11,7 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from evads_jax import workdir as run_folder
 from evads_jax.benchmark.retrieval import store
+from evads_jax.benchmark.retrieval.score import Clips, score, summarise
 from evads_jax.data.products.catalogue import draw_catalogue
 from evads_jax.data.products.records import DOMAINS, ProductRecord
 from evads_jax.data.products.render import DrawProducts
@@ -265,19 +267,39 @@ def test_a_text_of_zero_tokens_is_counted_or_refused(world, tmp_path):
         cope_run.run(config, tmp_path)
 
 
-@pytest.mark.slow
-def test_a_study_trains_its_models_on_the_same_products_and_sweeps_the_weights(tmp_path):
+def pretend(config, workdir):
+    """What `cope_run.run` leaves for tables, with embeddings that are drawn."""
+    run_folder.claim(workdir, config)
+    rng = np.random.default_rng(config.run.seed)
+    for split in config.eval.splits:
+        embedded = {}
+        for domain in DOMAINS:
+            vectors = np.eye(8)[np.arange(16) // 2] + rng.normal(size=(16, 8)) * 0.3
+            ids, products = zip(*((f"{p}/{domain}{c}", f"{p}") for p in range(8) for c in range(2)), strict=True)
+            embedded[domain] = Clips(ids, products, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+        scores = score(embedded, draws=2, seed=0)
+        for stage in ("init", "trained") if config.eval.floor else ("trained",):
+            summary = {"seed": config.run.seed, **summarise(scores, 50)}
+            store.save_result(store.folder(workdir, stage, split), summary, scores)
+
+
+def test_a_study_runs_its_models_on_the_same_products_and_sweeps_the_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(cope_run, "run", pretend)
     config = get_config("smoke+study")
-    tiny(config.experiment)
-    config.seeds, config.models = (1, 2), ("cope", "visual")
-    config.sweep = {"fused_pairs_only": config.sweep.fused_pairs_only.to_dict()}
+    config.seeds = (1, 2)
+    cope_study.run(config, tmp_path)
     cope_study.run(config, tmp_path)
     text = (tmp_path / "tables" / "retrieval.md").read_text()
-    for name in ("COPE", "visual only", "COPE − visual only", "visual only, untrained"):
+    for name in ("COPE", "text only", "COPE, encoders per domain", "COPE − visual only", "visual only, untrained"):
         assert name in text
-    shards = {json.loads(p.read_text())["data"]["shards"] for p in tmp_path.glob("seed1/*/config.json")}
-    assert shards == {str(tmp_path / "seed1" / "products")}
+    configs = [json.loads(path.read_text()) for path in tmp_path.glob("seed1/*/config.json")]
+    assert len(configs) == 4
+    assert {made["data"]["shards"] for made in configs} == {str(tmp_path / "seed1" / "products")}
+    assert {made["run"]["seed"] for made in configs} == {1}
     assert (tmp_path / "tables" / "validation" / "retrieval.md").exists()
     weights = (tmp_path / "tables" / "weights.md").read_text()
-    assert r"fused\_pairs\_only" in weights
-    assert r"page\_text\_live 0" in weights
+    for name in ("cope", r"no\_classification", r"fused\_pairs\_only", r"page\_text\_live 0,", "all 1"):
+        assert name in weights
+    config.models = ("nonsense",)
+    with pytest.raises(UserError, match="unknown model"):
+        cope_study.run(config, tmp_path)
