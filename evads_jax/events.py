@@ -88,6 +88,11 @@ class EventLog:
             raise UserError(f"cannot write events: {error.strerror}", str(self.path)) from error
         self._ends.append((self._ends[-1] if self._ends else 0) + len(line))
 
+    def write_once(self, kind: str, **fields: Any) -> None:
+        """Appends one event, unless there is one of this kind with these fields: for what a second call does again."""
+        if not any(fields.items() <= event.items() for event in read_events(self.path.parent, kind)):
+            self.write(kind, **fields)
+
     def sync(self) -> None:
         """Waits until the events are on the disk, so that a checkpoint never knows of events that are not."""
         if self._writes and self.path.exists():

@@ -10,6 +10,7 @@ import os
 import platform
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from ml_collections import config_dict
 
@@ -103,6 +104,18 @@ def claim(workdir: Path, config: config_dict.ConfigDict) -> None:
         temporary.replace(path)
     except OSError as error:
         raise UserError(f"cannot write the work directory: {error.strerror}", str(workdir)) from error
+
+
+def read(workdir: Path) -> dict[str, Any]:
+    """The config that a work directory was made with.
+
+    Raises:
+        UserError: it holds none.
+    """
+    try:
+        return dict(json.loads((workdir / "config.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError("no run here", str(workdir), "give the folder of a finished run") from error
 
 
 def environment() -> dict[str, str | int | None]:

@@ -13,11 +13,14 @@ A stage evaluated with its frames blanked has a folder of its own, `<stage>_blan
 
 import dataclasses
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from evads_jax.data.records import Example, Records
 from evads_jax.errors import UserError
@@ -218,6 +221,23 @@ def write(path: Path, content: str | bytes) -> None:
         temporary.replace(path)
     except OSError as error:
         raise UserError(f"cannot write: {error.strerror}", str(path), "make room and start again") from error
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes named arrays (npz), whole or not at all."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)  # type: ignore[arg-type]  # names of arrays
+    write(path, buffer.getvalue())
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """What `write_arrays` wrote.
+
+    Raises:
+      OSError, ValueError: there is no such file, or it is broken.
+    """
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
 
 
 def config_hash(config: Mapping[str, Any]) -> str:

@@ -60,12 +60,14 @@ def prepare(config: config_dict.ConfigDict, workdir: str | Path, log: Log) -> di
     root = Path(data.shards) if data.shards else Path(workdir) / "shards"
     if data.shards and all((root / split / "manifest.json").is_file() for split in SPLITS):
         opened = {split: shards.open(root, split) for split in SPLITS}
-        _check_foreign(opened, config.run.language, sampling)
+        check_foreign(opened, {"language": config.run.language, **vars(sampling)})
         log(f"shards: {root}, {_sizes(opened)}")
         return opened
     plans = _plans(config, sampling, log)
     opened = {}
     for split, (maker, count, recipe) in plans.items():
+        if not count:
+            raise UserError("a split without videos", split, f"raise data.videos_{split}")
         workers = WORKERS if count > data.records_per_shard else 0
         manifest = shards.build(
             maker,
@@ -77,7 +79,7 @@ def prepare(config: config_dict.ConfigDict, workdir: str | Path, log: Log) -> di
             workers=workers,
             progress=functools.partial(_progress, log, split),
         )
-        _check_broken(manifest, count, data.max_bad_share, log)
+        check_broken(manifest, count, data.max_bad_share, log)
         opened[split] = shards.open(root, split)
     log(f"shards: {_sizes(opened)}")
     return opened
@@ -190,29 +192,52 @@ def _check_rows(file: annotations.AnnotationFile, max_bad_share: float, log: Log
     file.check(max_bad_share)
 
 
-def _check_broken(manifest: shards.Manifest, count: int, max_bad_share: float, log: Log) -> None:
-    """Tells the broken videos of a split, and fails when they are too many or leave nothing."""
-    broken = manifest.broken
-    if not broken:
-        if not count:
-            raise UserError("a split without videos", manifest.split, f"raise data.videos_{manifest.split}")
+def check_broken(
+    manifest: shards.Manifest,
+    count: int,
+    max_bad_share: float,
+    log: Log,
+    items: str = "videos",
+    what: str = "are broken",
+) -> None:
+    """Tells what of a split could not be had, and fails when it is too much or leaves nothing.
+
+    Args:
+      manifest: of the split.
+      count: items that it was made from.
+      max_bad_share: the share of them that may be missing.
+      log: told in one line.
+      items: what they are called.
+      what: what is the matter with those that are missing.
+
+    Raises:
+      UserError: above the share, or nothing is left.
+    """
+    if not (broken := manifest.broken):
         return
     first = f"{broken[0].video}: {broken[0].kind} ({broken[0].detail})"
-    log(f"{manifest.split}: {len(broken)} of {count} videos are broken and left out, the first {first}")
+    log(f"{manifest.split}: {len(broken)} of {count} {items} {what} and are left out, the first {first}")
     if len(broken) == count or len(broken) / count > max_bad_share:
         raise UserError(
-            f"{len(broken)} of {count} videos of {manifest.split} are broken (data.max_bad_share={max_bad_share})",
+            f"{len(broken)} of {count} {items} of {manifest.split} {what} (data.max_bad_share={max_bad_share})",
             first,
             "mend or remove them, or raise data.max_bad_share",
         )
 
 
-def _check_foreign(opened: Mapping[str, shards.RecordSource], language: str, sampling: Sampling) -> None:
-    """Refuses ready shards whose media or language are not what the config asks for."""
-    asked = {"language": language, **vars(sampling)}
+def check_foreign(opened: Mapping[str, shards.RecordSource], asked: Mapping[str, Any]) -> None:
+    """Refuses ready shards that were not made as the config asks.
+
+    Args:
+      opened: split → its records.
+      asked: field of the shards' recipe, or of its sampling → what the config asks for.
+
+    Raises:
+      UserError: naming the first field that differs.
+    """
     for split, source in opened.items():
         recipe = source.manifest.recipe
-        held = {"language": recipe.get("language"), **recipe.get("sampling", {})}
+        held = {**recipe, **recipe.get("sampling", {})}
         for name, value in asked.items():
             if held.get(name) != value:
                 raise UserError(

@@ -28,6 +28,16 @@ from typing import Any, Generic
 
 from array_record.python import array_record_module
 
+from evads_jax.data.manifest import (
+    Broken,
+    Manifest,
+    Shard,
+    problem,
+    read_manifest,
+    sha256,
+    shard_of,
+    write_json,
+)
 from evads_jax.data.packing import VIDEOS, Packing, Record
 from evads_jax.data.records import VideoRecord
 from evads_jax.errors import UserError
@@ -35,59 +45,6 @@ from evads_jax.errors import UserError
 FORMAT = 1
 _OPTIONS = "group_size:1"
 _LOW_DISK = 1 << 20  # bytes; a write that fails with less than this free failed for want of space
-
-
-@dataclasses.dataclass(frozen=True)
-class Broken:
-    """An item that gave no record: its video, the kind of failure and the detail."""
-
-    video: str
-    kind: str
-    detail: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Shard:
-    """A finished shard.
-
-    Attributes:
-      name: file name.
-      size: bytes.
-      sha256: of the file.
-      questions: number of questions of each record (`Packing.units`); its length is the number of records.
-      broken: the items that gave no record.
-    """
-
-    name: str
-    size: int
-    sha256: str
-    questions: tuple[int, ...]
-    broken: tuple[Broken, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class Manifest:
-    """What a folder of shards holds.
-
-    Attributes:
-      split: name of the split.
-      recipe: what the shards were made from; shards of an equal recipe are equal.
-      shards: in order.
-    """
-
-    split: str
-    recipe: Mapping[str, Any]
-    shards: tuple[Shard, ...]
-
-    @property
-    def records(self) -> int:
-        """Number of records."""
-        return sum(len(shard.questions) for shard in self.shards)
-
-    @property
-    def broken(self) -> tuple[Broken, ...]:
-        """All items that gave no record."""
-        return tuple(itertools.chain.from_iterable(shard.broken for shard in self.shards))
 
 
 Maker = Callable[[int], Record | Broken]
@@ -137,13 +94,13 @@ def build(
     recipe = json.loads(json.dumps({**recipe, "format": FORMAT, "count": count, "per_shard": per_shard}))
     try:
         _claim(folder, recipe)
-        known = _read_manifest(folder)
-        if known and known.recipe == recipe and not any(_problem(folder, shard) for shard in known.shards):
+        known = read_manifest(folder)
+        if known and known.recipe == recipe and not any(problem(folder, shard) for shard in known.shards):
             return known
         ranges = [range(start, min(start + per_shard, count)) for start in range(0, count, per_shard)]
         shards = _make_missing(make, ranges, folder, workers, progress, packing)
         manifest = Manifest(split, recipe, shards)
-        _write_json(folder / "manifest.json", dataclasses.asdict(manifest))
+        write_json(folder / "manifest.json", dataclasses.asdict(manifest))
         for sidecar in folder.glob("shard-*.json"):
             sidecar.unlink()
     except OSError as error:
@@ -161,7 +118,7 @@ def _claim(folder: Path, recipe: Mapping[str, Any]) -> None:
     for path in folder.glob(".*.tmp"):
         path.unlink(missing_ok=True)
     if not known.exists():
-        _write_json(known, recipe)
+        write_json(known, recipe)
 
 
 def _make_missing(
@@ -242,9 +199,9 @@ def make_shard(make: Maker, items: Iterable[int], folder: Path, number: int, pac
         _compare(temporary, digests)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        shard = Shard(name, temporary.stat().st_size, _sha256(temporary), tuple(questions), tuple(broken))
+        shard = Shard(name, temporary.stat().st_size, sha256(temporary), tuple(questions), tuple(broken))
         temporary.replace(folder / name)
-        _write_json(folder / f"shard-{number:05d}.json", dataclasses.asdict(shard))
+        write_json(folder / f"shard-{number:05d}.json", dataclasses.asdict(shard))
         return shard
     except OSError as error:
         raise _disk_error(error, folder / name) from error
@@ -297,48 +254,10 @@ def _existing(path: Path) -> Path | None:
 def _finished(folder: Path, number: int) -> Shard | None:
     """What is known of a shard that was finished before, if its file is still what it was."""
     try:
-        shard = _shard(json.loads((folder / f"shard-{number:05d}.json").read_text(encoding="utf-8")))
-        return shard if _problem(folder, shard) is None else None
+        shard = shard_of(json.loads((folder / f"shard-{number:05d}.json").read_text(encoding="utf-8")))
+        return shard if problem(folder, shard) is None else None
     except (OSError, ValueError, TypeError):
         return None
-
-
-def _problem(folder: Path, shard: Shard) -> str | None:
-    path = folder / shard.name
-    if not path.is_file():
-        return "it is missing"
-    if (size := path.stat().st_size) != shard.size:
-        return f"it has {size} bytes, the manifest says {shard.size}"
-    return None if _sha256(path) == shard.sha256 else "its hash is not the manifest's"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write_json(path: Path, value: Any) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _shard(fields: dict[str, Any]) -> Shard:
-    broken = tuple(Broken(**item) for item in fields["broken"])
-    return Shard(**{**fields, "questions": tuple(fields["questions"]), "broken": broken})
-
-
-def _read_manifest(folder: Path) -> Manifest | None:
-    try:
-        fields = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        return Manifest(fields["split"], fields["recipe"], tuple(_shard(shard) for shard in fields["shards"]))
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError("unreadable manifest", str(folder / "manifest.json"), "remove the folder") from error
 
 
 class RecordSource(Generic[Record]):
@@ -356,7 +275,7 @@ class RecordSource(Generic[Record]):
 
     def __init__(self, folder: str | Path, split: str | None = None, packing: Packing[Record] = VIDEOS):  # type: ignore[assignment]
         self.folder, self._packing = Path(folder), packing
-        manifest = _read_manifest(self.folder)
+        manifest = read_manifest(self.folder)
         if manifest is None:
             raise UserError("no finished shards", str(folder), "prepare them first")
         if split is not None and manifest.split != split:
@@ -366,11 +285,11 @@ class RecordSource(Generic[Record]):
         self._places = [(s, i) for s, shard in enumerate(manifest.shards) for i in range(len(shard.questions))]
         self._readers: dict[int, Any] = {}
         for number, shard in enumerate(manifest.shards):
-            problem = _problem(self.folder, shard)
-            if problem is None and (held := self._reader(number).num_records()) != len(shard.questions):
-                problem = f"it holds {held} records, the manifest says {len(shard.questions)}"
-            if problem:
-                raise self._refused(number, problem)
+            trouble = problem(self.folder, shard)
+            if trouble is None and (held := self._reader(number).num_records()) != len(shard.questions):
+                trouble = f"it holds {held} records, the manifest says {len(shard.questions)}"
+            if trouble:
+                raise self._refused(number, trouble)
 
     def __len__(self) -> int:
         return len(self._places)
@@ -400,9 +319,9 @@ class RecordSource(Generic[Record]):
             self._readers[number] = array_record_module.ArrayRecordReader(path)
         return self._readers[number]
 
-    def _refused(self, number: int, problem: str) -> UserError:
+    def _refused(self, number: int, trouble: str) -> UserError:
         where = self.folder / self.manifest.shards[number].name
-        return UserError(f"damaged shard: {problem}", str(where), "remove the split's folder and prepare it again")
+        return UserError(f"damaged shard: {trouble}", str(where), "remove the split's folder and prepare it again")
 
 
 def open(folder: str | Path, split: str, packing: Packing = VIDEOS) -> RecordSource:  # read as `shards.open`

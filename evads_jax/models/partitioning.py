@@ -52,6 +52,16 @@ def make_mesh(data: int = 1, fsdp: int = 1, tp: int = 1, devices: Sequence[jax.D
     return jax.make_mesh((data, fsdp, tp), MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices[:wanted])
 
 
+def mesh_of(section: Any) -> Mesh | None:
+    """The mesh that a config's section (`data`, `fsdp`, `tp`) asks for; None for one device.
+
+    Raises:
+      UserError: there are fewer devices than that.
+    """
+    sizes = section.data, section.fsdp, section.tp
+    return None if sizes == (1, 1, 1) else make_mesh(*sizes)
+
+
 def check_heads(tp: int, heads: int) -> None:
     """Refuses a tensor axis that does not divide the query heads.
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from evads_jax.train import trainable
 from evads_jax.train.checkpoint import finished
 from evads_jax.train.inputs import Inputs
 from evads_jax.train.loop import fit
-from evads_jax.train.stage import Learner, Result, Stage
+from evads_jax.train.stage import Learner, Result, Stage, data_seed
 
 Tree = Any
 
@@ -52,20 +51,13 @@ class Context:
         """What turns records into batches."""
         return Inputs(self.config.data, self.config.run.language, self.tokenizer, self.model)
 
-    def stage(self, name: str, **changes: Any) -> Stage:
-        """A stage called `name` with the config's seed, checkpoint and log sections."""
-        config = self.config
-        fields = {
-            "seed": config.run.seed,
-            "checkpoint_every": config.checkpoint.every,
-            "keep": config.checkpoint.keep,
-            "log_every": config.log.every,
-        }
-        return Stage(name, **(fields | changes))
+    def stage(self, name: str, **fields: Any) -> Stage:
+        """A stage of this experiment; see `Stage.of`."""
+        return Stage.of(self.config, name, **fields)
 
     def data_seed(self, stage: str) -> int:
         """The seed of a stage's data order."""
-        return zlib.crc32(f"{self.config.run.seed}/{stage}".encode())
+        return data_seed(self.config.run.seed, stage)
 
     def divide(self, params: Tree, stage: str) -> trainable.Trainable:
         """What a stage that starts from `params` trains, and what it leaves as it is."""

@@ -4,7 +4,7 @@
     W/tokenizer                   unless `tokenizer.path` names another
     W/checkpoints/cope            the training (`train.loop`)
     W/evaluation/<stage>_<split>  init: before training; trained (`benchmark.retrieval.store`)
-    W/tables                      retrieval_*.{md,csv,tex}
+    W/tables/<split>              retrieval.md, and each of its tables as csv and tex
 
 Each part goes on where an earlier call stopped.
 """
@@ -12,10 +12,8 @@ Each part goes on where an earlier call stopped.
 import contextlib
 import dataclasses
 import functools
-import signal
-import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,6 @@ import jax
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from evads_jax import workdir as run_folder
 from evads_jax.benchmark import files
 from evads_jax.benchmark.retrieval import store, tables
 from evads_jax.benchmark.retrieval.score import Clips, score, summarise
@@ -33,7 +30,7 @@ from evads_jax.data.products.prepare import prepare, survey
 from evads_jax.data.products.records import DOMAINS
 from evads_jax.data.tokenizer import load_tokenizer, train_sentencepiece
 from evads_jax.errors import UserError
-from evads_jax.events import EventLog, read_events
+from evads_jax.events import EventLog
 from evads_jax.models import cope, partitioning
 from evads_jax.models.cope import CopeConfig, LossSettings
 from evads_jax.models.cope.inputs import ClipInputs, Words
@@ -41,14 +38,13 @@ from evads_jax.models.cope.weights import load_text, load_visual
 from evads_jax.train.checkpoint import finished
 from evads_jax.train.context import place
 from evads_jax.train.cope import CopeLearner, Encoder, ProductInputs, make_optimizer
-from evads_jax.train.experiment import preempted, teller
 from evads_jax.train.loop import fit
-from evads_jax.train.stage import Stage
+from evads_jax.train.opening import Opened, Say, open_run
+from evads_jax.train.stage import Stage, data_seed
 
 STAGE = "cope"
 EMPTY_TEXT = ("keep", "refuse")
 Tree = Any
-Say = Callable[[str], None]
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -61,15 +57,10 @@ def run(config: ConfigDict, workdir: Path) -> None:
     Raises:
       UserError: bad config or data; nothing that was done is lost.
     """
-    console = Console()
-    say = teller(console, time.monotonic())
     check(config)
-    run_folder.claim(workdir, config)
-    signal.signal(signal.SIGTERM, preempted)
-    log = EventLog(workdir)
-    if not read_events(workdir, "run"):
-        log.write("run", config=config.to_dict(), environment=run_folder.environment())
-    run = CopeRun.make(config, workdir, log, console, say)
+    opened = open_run(config, workdir)
+    say = opened.say
+    run = CopeRun.make(config, workdir, opened)
     start = run.parameters()
     if config.eval.floor:
         run.evaluate(start, FLOOR, "before training")
@@ -136,9 +127,9 @@ class CopeRun:
     say: Say
 
     @classmethod
-    def make(cls, config: ConfigDict, workdir: Path, log: EventLog, console: Console, say: Say) -> "CopeRun":
+    def make(cls, config: ConfigDict, workdir: Path, opened: Opened) -> "CopeRun":
         """Prepares the data, trains the tokenizer where one is to be trained, and sizes the model."""
-        sources = prepare(config, workdir, say)
+        sources = prepare(config, workdir, opened.say)
         words = make_words(config, workdir, sources["train"])
         training = sources["train"]
         classes = {training[i].product: i for i in range(len(training))}
@@ -146,10 +137,9 @@ class CopeRun:
         model = CopeConfig.from_config(config.model, words.size, head)
         partitioning.check_heads(config.mesh.tp, model.visual_heads)
         partitioning.check_heads(config.mesh.tp, model.text_heads)
-        sizes = config.mesh.data, config.mesh.fsdp, config.mesh.tp
-        mesh = partitioning.make_mesh(*sizes) if sizes != (1, 1, 1) else None
+        mesh = partitioning.mesh_of(config.mesh)
         inputs = ClipInputs(words, model)
-        return cls(config, workdir, log, sources, model, inputs, classes, mesh, console, say)
+        return cls(config, workdir, opened.log, sources, model, inputs, classes, mesh, opened.console, opened.say)
 
     def parameters(self) -> Tree:
         """The parameters before training: drawn from the seed, under the weights that `config.start` names.
@@ -170,21 +160,18 @@ class CopeRun:
     def train(self, params: Tree) -> tuple[Tree, int]:
         """The stage `cope`, from given parameters to those it ends with; and their step."""
         config, section = self.config, self.config.cope
-        stage = Stage(
+        stage = Stage.of(
+            config,
             STAGE,
-            config.run.seed,
-            section.max_steps,
+            max_steps=section.max_steps,
             validate_every=section.validate_every,
             patience=section.patience,
-            checkpoint_every=config.checkpoint.every,
-            keep=config.checkpoint.keep,
-            log_every=config.log.every,
         )
         about = {} if finished(self.workdir, STAGE) else {"fit": self.survey()}
         batches = ProductInputs(self.inputs, self.classes).loader(
             self.sources["train"],
             section.batch_products,
-            zlib.crc32(f"{config.run.seed}/{STAGE}".encode()),
+            data_seed(config.run.seed, STAGE),
             config.data.workers,
         )
         learner = CopeLearner(
@@ -264,9 +251,8 @@ class CopeRun:
                     store.export_embeddings(where, embedded, asked.export)
                 store.save_result(where, summary, scores)
             mean = summary["directions"]["mean"]
-            told = {"stage": stage, "split": split, "R@1": mean["R@1"]["mean"], "mAP": mean["mAP"]["mean"]}
-            if all(told.items() - event.items() for event in read_events(self.workdir, "evaluation")):
-                self.log.write("evaluation", **told)
+            told = {"R@1": mean["R@1"]["mean"], "mAP": mean["mAP"]["mean"]}
+            self.log.write_once("evaluation", stage=stage, split=split, **told)
             self.say(f"{stage}, {split} products: R@1 {told['R@1']:.3f}, mAP {told['mAP']:.3f}")
 
     @functools.cached_property

@@ -1,6 +1,5 @@
 """The job `cope_search`: the nearest products of a clip, as `W/search.html` and on the terminal."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from evads_jax.events import EventLog
 from evads_jax.train import results
 from evads_jax.train.checkpoint import load_params
 from evads_jax.train.cope_run import STAGE, CopeRun
-from evads_jax.train.experiment import teller
+from evads_jax.train.opening import Opened, teller
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -44,7 +43,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         raise UserError(f"a run of the job {trained.get('job')!r}", str(folder), "name a run of configs/cope.py")
     # The run's own shards, wherever it is searched from; nothing is drawn or trained anew.
     trained.data.shards = trained.data.shards or str(folder / "products")
-    run = CopeRun.make(trained, folder, EventLog(folder, writes=False), console, teller(console, time.monotonic()))
+    run = CopeRun.make(trained, folder, Opened(EventLog(folder, writes=False), console, teller(console)))
     if config.split not in run.sources:
         raise UserError(f"unknown split {config.split!r}", "config.split", "one of " + ", ".join(run.sources))
     source = run.sources[config.split]

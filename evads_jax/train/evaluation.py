@@ -12,7 +12,6 @@ import dataclasses
 import functools
 import json
 import re
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,7 @@ from evads_jax.judge.endpoint import EndpointSettings
 from evads_jax.judge.verdict import Judge
 from evads_jax.models.qwen_vl import QwenVLConfig, checkpoint
 from evads_jax.train import results
-from evads_jax.train.experiment import teller
+from evads_jax.train.opening import teller
 
 # The paper's evaluation; it gives neither frame rate nor frame size.
 PAPER = {
@@ -83,8 +82,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
       UserError: bad config, model, data, judge or endpoint, told before any work; or a budget that is spent: what came
         is kept.
     """
-    began, console = time.monotonic(), Console()
-    progress = teller(console, began)
+    console = Console()
+    progress = teller(console)
     say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
     check_protocol(config.eval)
     if config.judge.repeats < 1:

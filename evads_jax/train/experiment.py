@@ -4,18 +4,13 @@ Each part goes on where an earlier call stopped: shards and evaluations know wha
 The order of `run.stages` is the order of work; every stage is evaluated as soon as it is trained.
 """
 
-import signal
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
-from rich.console import Console
 
-from evads_jax import workdir as run_folder
 from evads_jax.benchmark import tables
 from evads_jax.benchmark.evaluate import evaluate, evaluate_chance
 from evads_jax.benchmark.files import Split
@@ -25,7 +20,6 @@ from evads_jax.data import prompts
 from evads_jax.data.prepare import prepare
 from evads_jax.data.tokenizer import Tokenizer, load_tokenizer, train_sentencepiece
 from evads_jax.errors import UserError
-from evads_jax.events import EventLog, read_events
 from evads_jax.judge import make_judge
 from evads_jax.models import partitioning
 from evads_jax.models.qwen_vl import QwenVLConfig
@@ -33,7 +27,7 @@ from evads_jax.train import grpo, starting, trainable
 from evads_jax.train.checkpoint import finished
 from evads_jax.train.context import Context
 from evads_jax.train.grpo import train_grpo
-from evads_jax.train.preemption import Preempted
+from evads_jax.train.opening import Opened, Say, open_run
 from evads_jax.train.sft import train_control, train_sft
 
 STAGES = ("base", "sft", "mg_grpo", "control")
@@ -49,27 +43,16 @@ def run(config: ConfigDict, workdir: Path) -> None:
     Raises:
       UserError: bad config or data; nothing that was done is lost.
     """
-    began, console = time.monotonic(), Console()
     _check(config)
     starting.adopt(config)
-    run_folder.claim(workdir, config)
-    signal.signal(signal.SIGTERM, preempted)
-    log = EventLog(workdir)
-    if not read_events(workdir, "run"):
-        log.write("run", config=config.to_dict(), environment=run_folder.environment())
-    say = teller(console, began)
-    context, splits = _context(config, workdir, log, console, say)
-    _stages(context, splits, say)
+    run = open_run(config, workdir)
+    context, splits = _context(config, workdir, run)
+    _stages(context, splits, run.say)
     if jax.process_index() == 0:
         tables.write_run_tables(workdir)
         report = write_report(workdir, splits["test"].records, config.run.seed)
-        tables.print_stage_table(workdir, console)
-        say(f"tables in {workdir / 'tables'}, report in {report}")
-
-
-def preempted(number: int, frame: FrameType | None) -> None:
-    """SIGTERM outside a stage: what is being made is made in whole files or appended lines, so it may end at once."""
-    raise Preempted
+        tables.print_stage_table(workdir, run.console)
+        run.say(f"tables in {workdir / 'tables'}, report in {report}")
 
 
 def _check(config: ConfigDict) -> None:
@@ -90,9 +73,7 @@ def _check(config: ConfigDict) -> None:
     trainable.check(config)
 
 
-def _context(
-    config: ConfigDict, workdir: Path, log: EventLog, console: Console, say: Callable[[str], None]
-) -> tuple[Context, Mapping[str, Split]]:
+def _context(config: ConfigDict, workdir: Path, run: Opened) -> tuple[Context, Mapping[str, Split]]:
     """Data, tokenizer, model and devices of the experiment."""
     earlier = Path(config.run.sft_from) if config.run.sft_from else None
     if earlier is not None:
@@ -101,14 +82,13 @@ def _context(
         with config.unlocked():
             config.data.shards = config.data.shards or str(earlier / "shards")
             config.tokenizer.path = config.tokenizer.path or str(earlier / "tokenizer")
-    sources = prepare(config, workdir, say)
+    sources = prepare(config, workdir, run.say)
     tokenizer = _tokenizer(config, workdir, sources)
     model = QwenVLConfig.from_config(config.model, tokenizer.size)
     partitioning.check_heads(config.mesh.tp, model.heads)
-    sizes = config.mesh.data, config.mesh.fsdp, config.mesh.tp
-    mesh = partitioning.make_mesh(*sizes) if sizes != (1, 1, 1) else None
+    mesh = partitioning.mesh_of(config.mesh)
     splits = {name: Split.of(sources[name]) for name in ("validation", "test")}
-    return Context(config, workdir, log, tokenizer, model, sources, mesh, console), splits
+    return Context(config, workdir, run.log, tokenizer, model, sources, mesh, run.console), splits
 
 
 def _tokenizer(config: ConfigDict, workdir: Path, sources: Mapping[str, Any]) -> Tokenizer:
@@ -125,7 +105,7 @@ def _tokenizer(config: ConfigDict, workdir: Path, sources: Mapping[str, Any]) ->
     return load_tokenizer("sentencepiece", folder)
 
 
-def _stages(context: Context, splits: Mapping[str, Split], say: Callable[[str], None]) -> None:
+def _stages(context: Context, splits: Mapping[str, Split], say: Say) -> None:
     """Trains and evaluates the stages in turn."""
     config, workdir = context.config, context.workdir
     judge = make_judge(config.judge, config.run.language, workdir)
@@ -154,9 +134,7 @@ def _stages(context: Context, splits: Mapping[str, Split], say: Callable[[str], 
             policy = ModelPolicy(params, context.model, context.tokenizer, config, f"{stage}, {weights}", blank)
             summary = evaluate(policy, splits["test"], workdir, stage, judge, config, say)
             r5, name = summary["tasks"]["all"]["R5"], summary["stage"]
-            told = {"stage": name, "n": summary["n"], "R5": r5["mean_valid"]}
-            if all(told.items() - event.items() for event in read_events(workdir, "evaluation")):
-                context.log.write("evaluation", **told)
+            context.log.write_once("evaluation", stage=name, n=summary["n"], R5=r5["mean_valid"])
             say(f"{name}: R5 {r5['mean_valid']:.3f} on {summary['n']} questions")
 
 
@@ -166,19 +144,3 @@ def _control_steps(workdir: Path, earlier: Path) -> int:
     assert sft is not None
     assert rl is not None
     return max(round(rl["seconds"] * sft["step"] / sft["seconds"]), 1)
-
-
-def teller(console: Console, began: float) -> Callable[[str], None]:
-    """Prints lines with the minutes since the start; of progress lines at most one a second."""
-    last = [0.0]
-
-    def say(line: str) -> None:
-        now = time.monotonic()
-        if " of " in line and now - last[0] < 1.0:
-            return
-        last[0] = now
-        if jax.process_index() == 0:
-            minutes, seconds = divmod(int(now - began), 60)
-            console.print(f"[dim]{minutes:3d}:{seconds:02d}[/dim]  {line}", highlight=False)
-
-    return say

@@ -10,7 +10,6 @@ targets are looked at once, with its parameters.
 """
 
 import contextlib
-import time
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,7 +19,6 @@ import jax
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from evads_jax import workdir as run_folder
 from evads_jax.benchmark import tables
 from evads_jax.benchmark.fewshot import evaluation
 from evads_jax.benchmark.fewshot.evaluation import Protocol
@@ -28,16 +26,16 @@ from evads_jax.benchmark.fewshot.tables import flor as flor_tables
 from evads_jax.data.fewshot.prepare import prepare
 from evads_jax.data.fewshot.sets import ImageSet
 from evads_jax.errors import UserError
-from evads_jax.events import EventLog, read_events
+from evads_jax.events import EventLog
 from evads_jax.models import flor, partitioning
 from evads_jax.models.flor import Augmentation, FlorConfig
 from evads_jax.train import optimizer
 from evads_jax.train.checkpoint import load_params
 from evads_jax.train.context import place
-from evads_jax.train.experiment import teller
 from evads_jax.train.flor import EpisodeValidation, FlorLearner, ImageBatches
 from evads_jax.train.loop import fit
-from evads_jax.train.stage import Result, Stage
+from evads_jax.train.opening import open_run
+from evads_jax.train.stage import Result, Stage, data_seed
 
 STAGE = "base"
 Params = dict[str, Any]
@@ -53,13 +51,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
     Raises:
       UserError: bad config or data; nothing that was done is lost.
     """
-    began, console = time.monotonic(), Console()
-    say = teller(console, began)
     protocol = check(config)
-    run_folder.claim(workdir, config)
-    log = EventLog(workdir)
-    if not read_events(workdir, "run"):
-        log.write("run", config=config.to_dict(), environment=run_folder.environment())
+    log, console, say = open_run(config, workdir)
     names = [config.data.train, config.data.validation, *config.data.targets]
     sets = prepare(config.data, names, config.model.image_size, images_folder(config, workdir), say)
     targets = [sets[name] for name in config.data.targets]
@@ -72,10 +65,9 @@ def run(config: ConfigDict, workdir: Path) -> None:
         summary = evaluation.evaluate(
             result.params, model, images, protocol, folder, about, say, config.train.validation_batch
         )
-        told = {"set": images.name, **{name: figure["mean"] for name, figure in summary["figures"].items()}}
-        if all(told.items() - event.items() for event in read_events(workdir, "evaluation")):
-            log.write("evaluation", **told)
-        say(f"{images.name}: " + ", ".join(f"{name} {100 * f['mean']:.1f} %" for name, f in summary["figures"].items()))
+        means = {name: figure["mean"] for name, figure in summary["figures"].items()}
+        log.write_once("evaluation", set=images.name, **means)
+        say(f"{images.name}: " + ", ".join(f"{name} {100 * mean:.1f} %" for name, mean in means.items()))
     if jax.process_index() == 0:
         paths = tables.write(workdir / "tables", "flor", flor_tables([workdir]))
         say(f"tables: {paths[0]}, and csv, tex and html beside it")
@@ -139,22 +131,18 @@ def _train(
 ) -> Result:
     """The base training, or its result."""
     section, seed = config.train, config.run.seed
-    sizes = config.mesh.data, config.mesh.fsdp, config.mesh.tp
-    mesh = partitioning.make_mesh(*sizes) if sizes != (1, 1, 1) else None
+    mesh = partitioning.mesh_of(config.mesh)
     training, validation = sets[config.data.train], sets[config.data.validation]
     episodes = evaluation.sample(
         validation.labels, validation.classes, ways=section.validation_ways, shots=section.validation_shots,
         queries=section.validation_queries, count=section.validation_episodes, seed=seed,
     )  # fmt: skip
-    stage = Stage(
+    stage = Stage.of(
+        config,
         STAGE,
-        seed=seed,
         max_steps=section.max_steps,
         validate_every=section.validate_every,
         patience=section.patience,
-        checkpoint_every=config.checkpoint.every,
-        keep=config.checkpoint.keep,
-        log_every=config.log.every,
     )
     learner = FlorLearner(
         _start(config, model, mesh),
@@ -164,7 +152,7 @@ def _train(
         EpisodeValidation(model, validation, episodes, section.validation_batch),
         _placer(mesh),
     )
-    batches = ImageBatches(training, section.batch, zlib.crc32(f"{seed}/{STAGE}".encode()))
+    batches = ImageBatches(training, section.batch, data_seed(seed, STAGE))
     about = {"images": len(training), "classes": len(training.classes), "norm": model.norm, "network": model.network}
     with contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh):
         return fit(learner, batches, stage, workdir, log, console, about)

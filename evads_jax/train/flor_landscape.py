@@ -7,7 +7,6 @@ W/tables/flor_landscape.*                  how much the loss rises on the way
 
 import dataclasses
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -24,9 +23,9 @@ from evads_jax.benchmark.table import Cell, Table
 from evads_jax.data.fewshot.prepare import prepare
 from evads_jax.data.fewshot.sets import ImageSet
 from evads_jax.errors import UserError
-from evads_jax.train import flor_job
+from evads_jax.train import flor_job, results
 from evads_jax.train.checkpoint import finished
-from evads_jax.train.experiment import teller
+from evads_jax.train.opening import teller
 
 WALKS = {
     "between_norms": "Loss between the norm of the batch (0) and that of one image (1)",
@@ -59,7 +58,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     Raises:
       UserError: no runs, an unfinished one, or image sets that cannot be made.
     """
-    say = teller(Console(), time.monotonic())
+    say = teller(Console())
     folders = tables.find_runs(config.runs)
     configs = [_config(folder) for folder in folders]
     run_folder.claim(workdir, config)
@@ -126,12 +125,9 @@ def _mean(curves: Sequence[Curves], norm: str, walk: str, name: str) -> list[flo
 
 def _config(folder: Path) -> ConfigDict:
     """The config of a finished few-shot run."""
-    try:
-        config = ConfigDict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-        if config.job != "flor" or finished(folder, flor_job.STAGE) is None:
-            raise ValueError
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError("no finished few-shot run", str(folder), "give folders of runs of configs/flor.py") from error
+    config = results.read_config(folder)
+    if config.get("job") != "flor" or finished(folder, flor_job.STAGE) is None:
+        raise UserError("no finished few-shot run", str(folder), "give folders of runs of configs/flor.py")
     return config
 
 

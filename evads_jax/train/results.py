@@ -1,12 +1,12 @@
 """What a finished run leaves: its config, and the policy that one of its stages ended with."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from evads_jax import workdir as run_folder
 from evads_jax.data.tokenizer import Tokenizer, load_tokenizer
 from evads_jax.errors import UserError
 from evads_jax.models import lora, qwen_vl
@@ -68,10 +68,7 @@ def read_config(folder: Path) -> ConfigDict:
     Raises:
       UserError: the folder holds none.
     """
-    try:
-        return ConfigDict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise UserError("no run here", str(folder), "give the folder of a finished run") from error
+    return ConfigDict(run_folder.read(folder))
 
 
 def read_experiment(folder: Path) -> ConfigDict:

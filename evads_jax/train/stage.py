@@ -1,9 +1,11 @@
 """What the shared loop is given and what it gives back: learner, input, stage and result."""
 
 import dataclasses
+import zlib
 from typing import Any, Generic, Protocol, TypeVar
 
 import jax
+from ml_collections import ConfigDict
 
 from evads_jax.errors import UserError
 from evads_jax.train.state import TrainState
@@ -96,12 +98,29 @@ class Stage:
     keep: int = 2
     log_every: int = 10
 
+    @classmethod
+    def of(cls, config: ConfigDict, name: str, **fields: Any) -> "Stage":
+        """A stage with the seed, checkpoint and log sections of a config.
+
+        Args:
+          config: the whole config.
+          name: the stage's.
+          **fields: the others.
+        """
+        shared = {"seed": config.run.seed, "checkpoint_every": config.checkpoint.every}
+        return cls(name, **shared, keep=config.checkpoint.keep, log_every=config.log.every, **fields)
+
     def __post_init__(self):
         """Refuses a stage that cannot end or be saved."""
         if self.max_steps is None and not (self.validate_every and self.patience):
             raise UserError(f"stage {self.name} would never end", "config", "give it a number of steps")
         if self.checkpoint_every < 1:
             raise UserError(f"checkpoint.every must be at least 1, got {self.checkpoint_every}", "config.checkpoint")
+
+
+def data_seed(seed: int, stage: str) -> int:
+    """The seed of the order in which a stage sees its data."""
+    return zlib.crc32(f"{seed}/{stage}".encode())
 
 
 @dataclasses.dataclass(frozen=True)

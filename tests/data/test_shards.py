@@ -154,7 +154,7 @@ def test_a_shard_whose_count_is_not_the_manifests_is_refused(tmp_path):
     manifest = build(tmp_path)
     shard = manifest.shards[0]
     forged = dataclasses.replace(manifest, shards=(dataclasses.replace(shard, questions=shard.questions[1:]),))
-    shards._write_json(tmp_path / "manifest.json", dataclasses.asdict(forged))
+    shards.write_json(tmp_path / "manifest.json", dataclasses.asdict(forged))
     with pytest.raises(UserError, match="holds 4 records, the manifest says 3"):
         RecordSource(tmp_path)
 
@@ -191,9 +191,9 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(tmp_path, monkeypatch, 
 
         monkeypatch.setattr(shards.array_record_module, "ArrayRecordWriter", Full)
     elif where == "rename":
-        monkeypatch.setattr(shards, "_sha256", run_out)
+        monkeypatch.setattr(shards, "sha256", run_out)
     else:
-        monkeypatch.setattr(shards, "_write_json", run_out)
+        monkeypatch.setattr(shards, "write_json", run_out)
     with pytest.raises(UserError, match="the disk is full") as caught:
         build(tmp_path)
     assert "\n" not in str(caught.value)

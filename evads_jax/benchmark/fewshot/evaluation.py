@@ -7,7 +7,6 @@ Methods: `prototypes` (nothing is learned), `transductive` (the queries help), `
 """
 
 import dataclasses
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -172,9 +171,7 @@ def evaluate(
         "classes": len(images.classes),
         "figures": figures,
     }
-    buffer = io.BytesIO()
-    np.savez(buffer, **{name: arrays[name] for name in figures})  # type: ignore[arg-type]  # names of arrays
-    files.write(folder / ACCURACIES, buffer.getvalue())
+    files.write_arrays(folder / ACCURACIES, {name: arrays[name] for name in figures})
     files.write(folder / SUMMARY, files.to_json(summary, indent=2) + "\n")
     return summary
 
@@ -198,8 +195,7 @@ def _read(folder: Path, about: Mapping[str, Any], images: ImageSet) -> tuple[dic
     """The figures and accuracies that are kept of these weights and images."""
     try:
         summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-        with np.load(folder / ACCURACIES) as arrays:
-            found = dict(arrays)
+        found = files.read_arrays(folder / ACCURACIES)
         if summary["about"] == dict(about) and summary["set"]["digest"] == images.digest:
             return {name: figure for name, figure in summary["figures"].items() if name in found}, found
     except (OSError, ValueError, KeyError):

@@ -15,7 +15,7 @@ import numpy as np
 from evads_jax.benchmark.fewshot.evaluation import ACCURACIES, METHODS, SUMMARY
 from evads_jax.benchmark.fewshot.intervals import estimate
 from evads_jax.benchmark.fewshot.published import DATASETS, PUBLISHED
-from evads_jax.benchmark.files import config_hash
+from evads_jax.benchmark.files import config_hash, read_arrays
 from evads_jax.benchmark.statistics import Estimate, across_seeds, average
 from evads_jax.benchmark.table import Cell, Table
 from evads_jax.errors import UserError
@@ -83,11 +83,11 @@ def read(folder: Path) -> Run:
             raise ValueError
         figures, accuracies = {}, {}
         for summary, path in summaries:
-            with np.load(path) as arrays:
-                for name, figure in summary["figures"].items():
-                    key = summary["set"]["name"], name
-                    figures[key] = {**figure, "digest": summary["set"]["digest"]}
-                    accuracies[key] = arrays[name]
+            arrays = read_arrays(path)
+            for name, figure in summary["figures"].items():
+                key = summary["set"]["name"], name
+                figures[key] = {**figure, "digest": summary["set"]["digest"]}
+                accuracies[key] = arrays[name]
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             "no evaluated few-shot run", str(folder), "give the folder of a run of configs/flor.py"

@@ -6,7 +6,6 @@ W/evaluation/<stage>_<split>/embeddings.npz    ids, products, domains and vector
 """
 
 import dataclasses
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save
 
-from evads_jax.benchmark.files import to_json, write
+from evads_jax.benchmark.files import read_arrays, to_json, write, write_arrays
 from evads_jax.benchmark.retrieval.score import Clips, Scores
 from evads_jax.data.products.records import DOMAINS
 from evads_jax.errors import UserError
@@ -47,7 +46,7 @@ def save_result(where: Path, summary: Mapping[str, Any], scores: Scores) -> None
     for direction, products in scores.products.items():
         arrays[f"{direction}/products"] = np.array(products)
         arrays |= {f"{direction}/{metric}": values for metric, values in scores.values[direction].items()}
-    _write_arrays(where / "queries.npz", arrays)
+    write_arrays(where / "queries.npz", arrays)
     write(where / "summary.json", to_json(dict(summary), indent=1) + "\n")
 
 
@@ -59,7 +58,7 @@ def read_result(where: Path) -> Result:
     """
     try:
         summary = json.loads((where / "summary.json").read_text(encoding="utf-8"))
-        arrays = _read_arrays(where / "queries.npz")
+        arrays = read_arrays(where / "queries.npz")
         products: dict[str, tuple[str, ...]] = {}
         values: dict[str, dict[str, np.ndarray]] = {}
         for key, array in arrays.items():
@@ -96,7 +95,7 @@ def export_embeddings(where: Path, embedded: Mapping[str, Clips], form: str) -> 
         "domains": [d for d in DOMAINS for _ in embedded[d].ids],
     }
     if form == "npz":
-        _write_arrays(path, {name: np.array(values) for name, values in texts.items()} | {"vectors": vectors})
+        write_arrays(path, {name: np.array(values) for name, values in texts.items()} | {"vectors": vectors})
     else:
         metadata = {name: json.dumps(values) for name, values in texts.items()}
         write(path, save({"vectors": vectors}, metadata))
@@ -111,7 +110,7 @@ def read_embeddings(path: Path) -> dict[str, Clips]:
     """
     try:
         if path.suffix == ".npz":
-            arrays = _read_arrays(path)
+            arrays = read_arrays(path)
             vectors, texts = arrays["vectors"], {n: arrays[n].tolist() for n in ("ids", "products", "domains")}
         else:
             vectors = load_file(path)["vectors"]
@@ -125,14 +124,3 @@ def read_embeddings(path: Path) -> dict[str, Clips]:
         d: Clips(tuple(texts["ids"][i] for i in r), tuple(texts["products"][i] for i in r), vectors[r])
         for d, r in rows.items()
     }
-
-
-def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
-    write(path, buffer.getvalue())
-
-
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as file:
-        return dict(file)

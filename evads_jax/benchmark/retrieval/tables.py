@@ -3,12 +3,12 @@
 A run's model is called by what its config says of it; runs of several seeds are averaged (`benchmark.statistics`).
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from evads_jax import workdir as run_folder
 from evads_jax.benchmark import files
 from evads_jax.benchmark.retrieval.score import ALL, MEANS, name_direction
 from evads_jax.benchmark.retrieval.store import Result, folder, read_result
@@ -87,7 +87,7 @@ def weights(folders: Sequence[Path], split: str = "validation") -> Table:
     """
     rows: list[tuple[Cell | str, ...]] = []
     for path in folders:
-        result, config = read_result(folder(path, TRAINED, split)), _config(path)
+        result, config = read_result(folder(path, TRAINED, split)), run_folder.read(path)
         loss = config["loss"]
         pairs = ", ".join(f"{name} {weight:g}" for name, weight in sorted(loss["pairs"].items()) if weight != 1)
         cells = [_cell([result], metric, ALL) for metric in ("R@1", "R@5", "mAP", "one_shot")]
@@ -103,7 +103,7 @@ def _read(folders: Sequence[Path], split: str) -> tuple[dict[str, dict[int, Resu
     splits: dict[int, tuple[str, Path]] = {}
     ids = []
     for path in folders:
-        config = _config(path)
+        config = run_folder.read(path)
         name, seed = model_name(config), config["run"]["seed"]
         ids.append(f"{path.resolve().name}@{files.config_hash(config)}")
         for stage, called in ((TRAINED, name), (FLOOR, f"{name}, untrained")):
@@ -121,13 +121,6 @@ def _read(folders: Sequence[Path], split: str) -> tuple[dict[str, dict[int, Resu
         raise UserError("no runs to tabulate", "config.runs", "name their folders")
     order = sorted(groups, key=lambda name: (name.endswith("untrained"), name != COPE))
     return {name: groups[name] for name in order}, "Runs: " + ", ".join(ids) + "."
-
-
-def _config(path: Path) -> dict:
-    try:
-        return json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError("no run here", str(path), "give the folder of a finished run") from error
 
 
 def _estimates(results: Sequence[Result], metric: str, directions: Sequence[str]) -> list[Estimate]:

@@ -16,7 +16,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from evads_jax.data import media, packing, shards
-from evads_jax.data.prepare import WORKERS, made_by
+from evads_jax.data.prepare import WORKERS, check_broken, check_foreign, made_by
 from evads_jax.data.products import catalogue, drawing, records, render, rope, wording
 from evads_jax.data.products.catalogue import SPLITS, draw_catalogue
 from evads_jax.data.products.records import DOMAINS, PRODUCTS, ProductRecord
@@ -60,7 +60,7 @@ def prepare(config: ConfigDict, workdir: str | Path, log: Log) -> dict[str, Reco
     root = Path(data.shards) if data.shards else Path(workdir) / FOLDER
     if data.shards and all((root / split / "manifest.json").is_file() for split in SPLITS):
         opened = open_splits(root)
-        _check_foreign(opened, asked)
+        check_foreign(opened, asked)
     else:
         plans = _rendered(config) if data.source == "render" else _rope(config)
         opened = {}
@@ -78,7 +78,7 @@ def prepare(config: ConfigDict, workdir: str | Path, log: Log) -> dict[str, Reco
                 progress=functools.partial(_progress, log, split),
                 packing=PRODUCTS,
             )
-            _check_broken(manifest, count, data.max_bad_share, log)
+            check_broken(manifest, count, data.max_bad_share, log, "products", "have no pair")
             opened[split] = shards.open(root, split, PRODUCTS)
     log("products: " + ", ".join(f"{len(source)} {split}" for split, source in opened.items()))
     return opened
@@ -165,26 +165,6 @@ def _capped(products: list[RopeProduct], most: int, seed: int) -> tuple[RopeProd
 def _share(seed: int, product: str) -> float:
     """A number in [0, 1) that depends on seed and product alone."""
     return int.from_bytes(hashlib.blake2b(f"{seed}/{product}".encode(), digest_size=6).digest(), "big") / 2**48
-
-
-def _check_broken(manifest: shards.Manifest, count: int, max_bad_share: float, log: Log) -> None:
-    """Tells the products of which no pair can be formed, and fails when they are too many."""
-    if not (broken := manifest.broken):
-        return
-    first = f"{broken[0].video}: {broken[0].detail}"
-    log(f"{manifest.split}: {len(broken)} of {count} products have no pair and are left out, the first {first}")
-    if len(broken) == count or len(broken) / count > max_bad_share:
-        what = f"{len(broken)} of {count} products of {manifest.split} have no pair"
-        raise UserError(what, first, f"mend them, or raise data.max_bad_share ({max_bad_share})")
-
-
-def _check_foreign(opened: Mapping[str, RecordSource], asked: Mapping[str, Any]) -> None:
-    """Refuses ready shards whose pictures are not what the config asks for."""
-    for split, source in opened.items():
-        for name, value in asked.items():
-            if (held := source.manifest.recipe.get(name)) != value:
-                what = f"{split} shards have {name} {held!r}, the config asks for {value!r}"
-                raise UserError(what, str(source.folder), "change the config, or name another data.shards")
 
 
 def _progress(log: Log, split: str, done: int, total: int) -> None:

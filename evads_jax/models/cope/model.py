@@ -7,8 +7,9 @@ from evads_jax.models.cope.batch import ClipBatch, Embeddings, unit
 from evads_jax.models.cope.config import CopeConfig, standing
 from evads_jax.models.cope.parameters import Params
 from evads_jax.models.cope.text import encode_text
-from evads_jax.models.cope.transformer import gelu, layer_norm, linear, pre_norm_block, run_layers
+from evads_jax.models.cope.transformer import gelu, linear, pre_norm_block, run_layers
 from evads_jax.models.cope.visual import encode_frames
+from evads_jax.models.norms import layer_norm
 
 
 def encode(params: Params, config: CopeConfig, clips: ClipBatch, domain: str) -> Embeddings:

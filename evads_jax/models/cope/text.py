@@ -5,7 +5,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from evads_jax.models.cope.config import CopeConfig
 from evads_jax.models.cope.parameters import Params
-from evads_jax.models.cope.transformer import layer_norm, post_norm_block, run_layers
+from evads_jax.models.cope.transformer import post_norm_block, run_layers
+from evads_jax.models.norms import layer_norm
 
 EPSILON = 1e-12  # of BERT's layer norms
 

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float
 from evads_jax.models.attention.prefix import masked_attention
 from evads_jax.models.cope.config import CopeConfig
 from evads_jax.models.cope.parameters import Params
+from evads_jax.models.norms import layer_norm
 from evads_jax.models.qwen_vl.parameters import unstack
 
 Tree = Any
@@ -25,14 +26,6 @@ def linear(layer: Params, x: Float[Array, "*n inputs"]) -> Float[Array, "*n outp
     out = x.reshape(-1, x.shape[-1]) @ layer["weight"].astype(x.dtype)
     out = out + layer["bias"].astype(x.dtype) if "bias" in layer else out
     return out.reshape(*x.shape[:-1], -1)
-
-
-def layer_norm(layer: Params, x: Float[Array, "*n D"], epsilon: float = 1e-5) -> Float[Array, "*n D"]:
-    """Layer norm over the last axis, in float32, returned in the type of `x`."""
-    wide = x.astype(jnp.float32)
-    wide = wide - wide.mean(axis=-1, keepdims=True)
-    wide = wide * jax.lax.rsqrt(jnp.square(wide).mean(axis=-1, keepdims=True) + epsilon)
-    return (wide * layer["scale"] + layer["bias"]).astype(x.dtype)
 
 
 def attention(

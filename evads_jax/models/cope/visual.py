@@ -11,7 +11,8 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from evads_jax.models.cope.config import CopeConfig
 from evads_jax.models.cope.parameters import Params
-from evads_jax.models.cope.transformer import ACTIVATIONS, attention, layer_norm, linear, pre_norm_block, run_layers
+from evads_jax.models.cope.transformer import ACTIVATIONS, attention, linear, pre_norm_block, run_layers
+from evads_jax.models.norms import layer_norm
 
 # The statistics of CLIP's pictures, of pixels scaled to [0, 1].
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, UInt8
 
 from evads_jax.models.dinov3.config import DINOv3Config
 from evads_jax.models.dinov3.parameters import Params
+from evads_jax.models.norms import layer_norm
 
 # ImageNet statistics, with which DINOv3 was trained.
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
@@ -42,14 +43,14 @@ def forward(params: Params, config: DINOv3Config, pixels: Float[Array, "B X Y 3"
     x = x.reshape(B * T, D)
 
     def block(x: Array, layer: Params) -> tuple[Array, None]:
-        h = _attention(layer["attention"], config, layer_norm(x, layer["norm1"], config), rotation, B)
+        h = _attention(layer["attention"], config, layer_norm(layer["norm1"], x, config.norm_epsilon), rotation, B)
         x = x + layer["scale1"] * h
-        h = layer_norm(x, layer["norm2"], config) @ layer["up"]["weight"] + layer["up"]["bias"]
+        h = layer_norm(layer["norm2"], x, config.norm_epsilon) @ layer["up"]["weight"] + layer["up"]["bias"]
         h = jax.nn.gelu(h, approximate=False) @ layer["down"]["weight"] + layer["down"]["bias"]
         return x + layer["scale2"] * h, None
 
     x, _ = jax.lax.scan(block, x, params["layers"])
-    return layer_norm(x, params["norm"], config).reshape(B, T, D)
+    return layer_norm(params["norm"], x, config.norm_epsilon).reshape(B, T, D)
 
 
 @partial(jax.jit, static_argnums=1, static_argnames="pool")
@@ -66,13 +67,6 @@ def image_features(
     """
     tokens = forward(params, config, (images.astype(jnp.float32) / 255 - MEAN) / DEVIATION)
     return tokens[:, 0] if pool == "cls" else tokens[:, 1 + config.registers :].mean(axis=1)
-
-
-def layer_norm(x: Float[Array, "N D"], params: Params, config: DINOv3Config) -> Float[Array, "N D"]:
-    """Layer norm over the last axis, with scale and bias."""
-    centred = x - x.mean(axis=-1, keepdims=True)
-    variance = jnp.square(centred).mean(axis=-1, keepdims=True)
-    return centred * jax.lax.rsqrt(variance + config.norm_epsilon) * params["scale"] + params["bias"]
 
 
 def rotary(config: DINOv3Config, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:

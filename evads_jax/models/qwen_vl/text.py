@@ -11,10 +11,10 @@ from jaxtyping import Array, Float, Int
 
 from evads_jax.models import lora, vocabulary
 from evads_jax.models.attention import prefix as attention
+from evads_jax.models.norms import rms_norm
 from evads_jax.models.qwen_vl import mrope
 from evads_jax.models.qwen_vl.batch import PromptBatch
 from evads_jax.models.qwen_vl.config import QwenVLConfig
-from evads_jax.models.qwen_vl.norms import rms_norm
 from evads_jax.models.qwen_vl.parameters import Params, unstack
 from evads_jax.models.qwen_vl.vision import VisionFeatures
 

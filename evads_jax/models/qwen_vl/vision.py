@@ -14,10 +14,10 @@ from jaxtyping import Array, Float, Int
 
 from evads_jax.models import lora
 from evads_jax.models.attention import prefix as attention
+from evads_jax.models.norms import layer_norm, rms_norm
 from evads_jax.models.qwen_vl import mrope, vision_windows
 from evads_jax.models.qwen_vl.batch import VideoInputs
 from evads_jax.models.qwen_vl.config import QwenVLConfig, VisionConfig
-from evads_jax.models.qwen_vl.norms import vision_norm
 from evads_jax.models.qwen_vl.parameters import Params, unstack
 
 
@@ -146,6 +146,11 @@ def _block(layer: Params, sizes: VisionConfig, x: Float[Array, "n D"], rotation,
     else:
         hidden = jax.nn.gelu(linear(layer["up"], h), approximate=True)
     return x + linear(layer["down"], hidden)
+
+
+def vision_norm(norm: Params, x: Float[Array, "n D"]) -> Float[Array, "n D"]:
+    """A layer norm where the parameters have a bias, else an RMSNorm; ε = 1e-6 in both."""
+    return layer_norm(norm, x, 1e-6) if "bias" in norm else rms_norm(x, norm["scale"], 1e-6)
 
 
 def _merge(merger: Params, sizes: VisionConfig, x: Float[Array, "n D"], after: bool) -> Float[Array, "rows D2"]:

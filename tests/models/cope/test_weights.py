@@ -17,6 +17,7 @@ from evads_jax.models.cope import transformer, visual
 from evads_jax.models.cope.text import encode_text
 from evads_jax.models.cope.visual import embed_patches, encode_frames
 from evads_jax.models.cope.weights import load_text, load_visual
+from evads_jax.models.norms import layer_norm
 
 from . import tiny
 
@@ -65,7 +66,7 @@ def image_features(params, frames):
         ),
         own["layers"], x, CONFIG,
     )  # fmt: skip
-    return transformer.linear(own["projection"], transformer.layer_norm(own["norm_out"], x[:, 0]))
+    return transformer.linear(own["projection"], layer_norm(own["norm_out"], x[:, 0]))
 
 
 @jax.jit
