@@ -9,7 +9,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from evads_jax.models.attention.prefix import suffix_attention
 from evads_jax.models.qwen_vl import QwenVLConfig, mrope, text
-from evads_jax.models.qwen_vl.parameters import Params, unstack
+from evads_jax.models.qwen_vl.parameters import Params
+from evads_jax.models.stacked import unstack
 from evads_jax.sampling.cache import KVCache
 from evads_jax.sampling.choose import choose
 from evads_jax.sampling.config import SamplingConfig

@@ -63,9 +63,7 @@ class Resident:
 
     def beside(self, function: str) -> int:
         """The part that is no argument of a function, and stays on the device while it runs."""
-        return {"update": self.reference, "logprobs": self.moments + self.reference}.get(
-            function, self.moments + self.reference
-        )
+        return self.reference if function == "update" else self.moments + self.reference
 
 
 def resident(functions: Functions) -> Resident:

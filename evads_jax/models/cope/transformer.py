@@ -12,7 +12,7 @@ from evads_jax.models.attention.prefix import masked_attention
 from evads_jax.models.cope.config import CopeConfig
 from evads_jax.models.cope.parameters import Params
 from evads_jax.models.norms import layer_norm
-from evads_jax.models.qwen_vl.parameters import unstack
+from evads_jax.models.stacked import unstack
 
 Tree = Any
 Activation = Callable[[Array], Array]

@@ -123,7 +123,7 @@ class QwenVLConfig:
       video_layout: whose reading of a video prompt is followed, one of `VIDEO_LAYOUTS`; see `inputs.chat_layout` for
         tokens and `mrope.unit_offsets`, `mrope.token_positions` for positions.
       dtype: of activations and matmuls; parameters, norms, softmax and log-probs are always float32.
-      scan_layers: run the decoder layers in `jax.lax.scan`, so that compile time does not grow with depth. A
+      scan_layers: run alike layers in `jax.lax.scan`, so that compile time does not grow with depth. A
         shallow model is faster unrolled.
       remat: keep only each layer's input for the backward pass and compute the rest again.
       logit_chunk: tokens whose logits exist at one time in `score`.

@@ -203,10 +203,3 @@ def fan_in(config: QwenVLConfig) -> Params:
 def parameter_count(config: QwenVLConfig) -> int:
     """Number of parameters; a tied head counts once."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract(config)))
-
-
-def unstack(layers: Params, count: int) -> list[Params]:
-    """The parameters of each of `count` layers. A split, whose gradient is one concatenation."""
-    leaves, tree = jax.tree.flatten(layers)
-    split = [jax.lax.split(leaf, [1] * count) for leaf in leaves]
-    return [jax.tree.unflatten(tree, [pieces[i][0] for pieces in split]) for i in range(count)]

@@ -15,8 +15,9 @@ from evads_jax.models.norms import rms_norm
 from evads_jax.models.qwen_vl import mrope
 from evads_jax.models.qwen_vl.batch import PromptBatch
 from evads_jax.models.qwen_vl.config import QwenVLConfig
-from evads_jax.models.qwen_vl.parameters import Params, unstack
+from evads_jax.models.qwen_vl.parameters import Params
 from evads_jax.models.qwen_vl.vision import VisionFeatures
+from evads_jax.models.stacked import unstack
 
 Rotation = tuple[Float[Array, "n half"], Float[Array, "n half"]]
 

@@ -18,7 +18,8 @@ from evads_jax.models.norms import layer_norm, rms_norm
 from evads_jax.models.qwen_vl import mrope, vision_windows
 from evads_jax.models.qwen_vl.batch import VideoInputs
 from evads_jax.models.qwen_vl.config import QwenVLConfig, VisionConfig
-from evads_jax.models.qwen_vl.parameters import Params, unstack
+from evads_jax.models.qwen_vl.parameters import Params
+from evads_jax.models.stacked import split, unstack
 
 
 @struct.dataclass
@@ -67,10 +68,15 @@ def encode_video(params: Params, config: QwenVLConfig, video: VideoInputs) -> Vi
     block = jax.checkpoint(_block, static_argnums=(1, 4, 5)) if config.remat else _block
     mergers = iter(unstack(vision["deepstack"], len(sizes.deepstack))) if sizes.deepstack else iter(())
     deepstack = []
-    for i, layer in enumerate(unstack(vision["layers"], sizes.layers)):
-        windowed = sizes.window and i not in sizes.full_attention
-        x = block(layer, sizes, x, rotation, U, attend_to_window if windowed else attend_to_unit)
-        if i in sizes.deepstack:
+    lengths = _stretches(sizes) if config.scan_layers else [1] * sizes.layers
+    for last, layers in zip(np.cumsum(lengths) - 1, split(vision["layers"], lengths), strict=True):
+        attend = attend_to_window if _windowed(sizes, last) else attend_to_unit
+
+        def step(x, layer, attend=attend):
+            return block(layer, sizes, x, rotation, U, attend), None
+
+        x, _ = jax.lax.scan(step, x, layers) if config.scan_layers else step(x, jax.tree.map(lambda x: x[0], layers))
+        if last in sizes.deepstack:
             deepstack.append(_merge(next(mergers), sizes, x, after=True))
     tokens = _merge(vision["merger"], sizes, x, after=False)
     real_tokens = real.reshape(-1, sizes.merge**2)[:, :1]
@@ -79,6 +85,21 @@ def encode_video(params: Params, config: QwenVLConfig, video: VideoInputs) -> Vi
         back = jnp.argsort(order, axis=1)
         zeroed = [vision_windows.permute(x.reshape(*order.shape, -1), back).reshape(x.shape) for x in zeroed]
     return VisionFeatures(zeroed[0], tuple(zeroed[1:]))
+
+
+def _windowed(sizes: VisionConfig, layer: int) -> bool:
+    return bool(sizes.window) and layer not in sizes.full_attention
+
+
+def _stretches(sizes: VisionConfig) -> list[int]:
+    """How many layers run as one scan each: alike, and features are taken of none but the last."""
+    last = sizes.layers - 1
+    ends = [
+        i
+        for i in range(sizes.layers)
+        if i in (last, *sizes.deepstack) or _windowed(sizes, i) != _windowed(sizes, i + 1)
+    ]
+    return np.diff([-1, *ends]).tolist()
 
 
 def patch_coordinates(grid: Int[Array, "U 2"], patches: int, merge: int):

@@ -61,3 +61,10 @@ def test_every_pixel_matters():
         changed = np.any(np.abs(moved - base) > 1e-4, axis=1)
         assert changed[:3].all(), "attention carries it to the whole unit"
         assert not changed[3:].any(), "and to no other"
+
+
+def test_a_scan_ends_where_features_are_taken_and_where_the_kind_of_layer_changes():
+    published = vision.VisionConfig(1152, 27, 16, 4304, deepstack=(8, 16, 24))
+    assert vision._stretches(published) == [9, 8, 8, 2]
+    windowed = vision.VisionConfig(1280, 32, 16, 3420, window=112, full_attention=(7, 15, 23, 31))
+    assert vision._stretches(windowed) == [7, 1, 7, 1, 7, 1, 7, 1]
