@@ -30,8 +30,8 @@ _VISION_8B = {
 }  # fmt: skip
 _QWEN3 = {
     "family": "qwen3_vl", "kv_heads": 8, "head_width": 128, "rope_theta": 5e6, "mrope_sections": (24, 20, 20),
-    "tie_embeddings": False, "vocabulary": 151936, "dtype": "bfloat16", "scan_layers": True, "remat": True,
-    "logit_chunk": 1024,
+    "tie_embeddings": False, "vocabulary": 151936, "dtype": "bfloat16", "attention": "splash", "scan_layers": True,
+    "remat": True, "logit_chunk": 1024,
 }  # fmt: skip
 # Sizes as in the checkpoints' config.json.
 MODELS = {

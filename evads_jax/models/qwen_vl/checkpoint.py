@@ -38,7 +38,7 @@ DTYPES = {"float32": "F32", "bfloat16": "BF16"}
 _CARRIED = ("*.json", "*.jinja", "merges.txt", "tokenizer.model", "LICENSE*")
 _THREADS = 8  # that transpose layers while parameters are read; each holds a copy of one
 # Fields of a config that a checkpoint does not decide.
-RUNNING = ("dtype", "scan_layers", "remat", "logit_chunk", "video_layout")
+RUNNING = ("dtype", "attention", "scan_layers", "remat", "logit_chunk", "video_layout")
 
 
 def load_parameters(folder: str | Path, config: QwenVLConfig, shardings: Any = None) -> Params:

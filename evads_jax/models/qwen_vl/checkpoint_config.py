@@ -54,8 +54,8 @@ _ACTIVATION = {"qwen3_vl": "gelu_pytorch_tanh", "qwen2_5_vl": "silu"}
 def read_config(folder: str | Path) -> QwenVLConfig:
     """The sizes of a checkpoint.
 
-    Fields that a checkpoint does not decide (`dtype`, `scan_layers`, `remat`, `logit_chunk`, `video_layout`) have
-    their defaults; change them with `dataclasses.replace`.
+    Fields that a checkpoint does not decide (`dtype`, `attention`, `scan_layers`, `remat`, `logit_chunk`,
+    `video_layout`) have their defaults; change them with `dataclasses.replace`.
 
     Args:
       folder: holds config.json, and a preprocessor_config.json where pixels are not normalised as in the release.

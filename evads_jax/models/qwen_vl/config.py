@@ -8,6 +8,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+
 from evads_jax.errors import UserError
 
 
@@ -37,6 +39,9 @@ FAMILIES: Mapping[str, Family] = {
     "qwen3_vl": Family(qkv_bias=False, qk_norm=True, mrope_interleaved=True, timestamps=True, vision_gated=False),
     "qwen2_5_vl": Family(qkv_bias=True, qk_norm=False, mrope_interleaved=False, timestamps=False, vision_gated=True),
 }
+
+# Batched matrix products, or the fused kernel of TPUs (models.attention.splash).
+ATTENTION = ("xla", "splash")
 
 # Releases of transformers read a video prompt differently (docs/parity.md). `release` is what Qwen's own code does.
 VIDEO_LAYOUTS = ("release", "transformers_4", "transformers_5")
@@ -123,6 +128,7 @@ class QwenVLConfig:
       video_layout: whose reading of a video prompt is followed, one of `VIDEO_LAYOUTS`; see `inputs.chat_layout` for
         tokens and `mrope.unit_offsets`, `mrope.token_positions` for positions.
       dtype: of activations and matmuls; parameters, norms, softmax and log-probs are always float32.
+      attention: what the decoder's attention over whole prompts and suffixes runs on, one of `ATTENTION`.
       scan_layers: run alike layers in `jax.lax.scan`, so that compile time does not grow with depth. A
         shallow model is faster unrolled.
       remat: keep only each layer's input for the backward pass and compute the rest again.
@@ -144,6 +150,7 @@ class QwenVLConfig:
     norm_epsilon: float = 1e-6
     tie_embeddings: bool = True
     dtype: str = "float32"
+    attention: str = "xla"
     scan_layers: bool = True
     remat: bool = False
     logit_chunk: int = 2048
@@ -190,6 +197,7 @@ class QwenVLConfig:
             ),
             ("video_layout", self.video_layout in VIDEO_LAYOUTS, f"must be one of {', '.join(VIDEO_LAYOUTS)}"),
             ("dtype", self.dtype in ("float32", "bfloat16", "float64"), "must be float32, bfloat16 or float64"),
+            ("attention", self.attention in ATTENTION, f"must be one of {', '.join(ATTENTION)}"),
             ("logit_chunk", self.logit_chunk >= 1, "must be at least 1"),
         )
         for field, holds, rule in checks:
@@ -211,7 +219,8 @@ class QwenVLConfig:
         """Reads the `config.model` section of a job.
 
         Args:
-          model: the section; fields that begin with `vision_` describe the vision tower.
+          model: the section; fields that begin with `vision_` describe the vision tower. The attention `auto` is
+            `splash` on a TPU, else `xla`.
           vocabulary: V, the tokenizer's size; a `vocabulary` in the section, which may be larger, comes first.
 
         Raises:
@@ -220,6 +229,8 @@ class QwenVLConfig:
         fields: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list | tuple) else value for key, value in model.items()
         }
+        if fields.get("attention") == "auto":
+            fields["attention"] = "splash" if jax.default_backend() == "tpu" else "xla"
         fields.pop("path", None)  # the checkpoint that the sizes were taken from
         vocabulary = fields.pop("vocabulary", None) or vocabulary
         vision = {key.removeprefix("vision_"): fields.pop(key) for key in list(fields) if key.startswith("vision_")}

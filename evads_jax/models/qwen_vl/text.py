@@ -4,6 +4,9 @@ Scoring and sampling are both made of these two passes: the prompt's keys and va
 continuation reads them. Activations are two-dimensional, [tokens, D], so that every projection is one large matmul.
 """
 
+import importlib
+from types import ModuleType
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -76,6 +79,7 @@ def prefill(params: Params, config: QwenVLConfig, prompt: PromptBatch, features:
     x, deepstack = _embed_prompt(params, config, prompt, features)
     rotation = mrope.rotation(jnp.reshape(prompt.positions, (B * T, 3)), config)
     rows = jnp.arange(B) * T + jnp.maximum(prompt.lengths - 1, 0)
+    fused = _fused(config)
 
     def project_cached(x, layer):
         q, k, v = project(layer, config, x, rotation)
@@ -84,7 +88,7 @@ def prefill(params: Params, config: QwenVLConfig, prompt: PromptBatch, features:
 
     def whole_layer(x, layer):
         q, cache = project_cached(x, layer)
-        attended = attention.prompt_attention(q.reshape(B, T, *q.shape[1:]), *cache)
+        attended = (fused or attention).prompt_attention(q.reshape(B, T, *q.shape[1:]), *cache)
         return finish(layer, config, x, attended.reshape(q.shape)), cache
 
     def last_layer(x, layer):
@@ -150,16 +154,15 @@ def _run_suffixes(params: Params, config: QwenVLConfig, prefix: Prefix, tokens: 
     x = embed(params, config, tokens.reshape(-1))
     positions = jnp.broadcast_to(prefix.next_position[:, None, None] + jnp.arange(S), (B, G, S))
     rotation = mrope.text_rotation(positions.reshape(-1), config)
-    causal = jnp.tri(S, dtype=bool)
+    causal, fused = jnp.tri(S, dtype=bool), _fused(config)
 
     def step(x, inputs):
         layer, prompt_k, prompt_v = inputs
         q, k, v = project(layer, config, x, rotation)
         k, v = (h.reshape(B, G * S, *h.shape[1:]).transpose(0, 2, 1, 3) for h in (k, v))
         k, v = (h.reshape(B, config.kv_heads, G, S, config.head_width) for h in (k, v))
-        attended = attention.suffix_attention(
-            q.reshape(B, G, S, *q.shape[1:]), prompt_k, prompt_v, prefix.lengths, k, v, causal
-        )
+        inputs = q.reshape(B, G, S, *q.shape[1:]), prompt_k, prompt_v, prefix.lengths, k, v
+        attended = fused.suffix_attention(*inputs) if fused else attention.suffix_attention(*inputs, causal)
         return finish(layer, config, x, attended.reshape(q.shape)), (k, v) if keep else None
 
     step = jax.checkpoint(step) if config.remat else step
@@ -173,6 +176,13 @@ def _run_suffixes(params: Params, config: QwenVLConfig, prefix: Prefix, tokens: 
             x, cache = step(x, inputs)
             caches.append(cache)
     return rms_norm(x, params["text"]["norm"]["scale"], config.norm_epsilon).reshape(B, G, S, -1), caches
+
+
+def _fused(config: QwenVLConfig) -> ModuleType | None:
+    """The module of the fused kernel, where it is what runs; it is slow to import."""
+    if config.attention != "splash":
+        return None
+    return importlib.import_module("evads_jax.models.attention.splash")
 
 
 def embed(params: Params, config: QwenVLConfig, tokens: Int[Array, " n"]) -> Float[Array, "n D"]:

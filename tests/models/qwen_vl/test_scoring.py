@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import chex
 import jax
@@ -6,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from evads_jax.models.attention import splash
 from evads_jax.models.qwen_vl import encode_video, scoring, text
 from evads_jax.models.qwen_vl.scoring import from_logits
 
@@ -92,6 +94,12 @@ def test_scores_and_gradients_are_those_of_separate_sequences(expected, fields):
 
 def test_scores_and_gradients_in_float32_are_as_close_as_float32_is(expected):
     assert_same(ours("float32"), expected, 1e-5)
+
+
+def test_the_fused_kernel_gives_the_same(expected, monkeypatch):
+    for name in ("prompt_attention", "suffix_attention"):
+        monkeypatch.setattr(splash, name, functools.partial(getattr(splash, name), interpret=True))
+    assert_same(ours("float32", attention="splash", scan_layers=True, remat=True), expected, 1e-5)
 
 
 def test_padding_never_matters_whatever_it_holds(expected):
