@@ -39,6 +39,7 @@ JOBS = {
     "cope": "evads_jax.train.cope_run:run",
     "cope_study": "evads_jax.train.cope_study:run",
     "cope_search": "evads_jax.train.cope_search:run",
+    "train_judge": "evads_jax.train.judge_job:run",
 }
 WITHOUT_WORKDIR = ("ask", "inspect", "export", "compile")  # jobs that only read, or write where their config says
 

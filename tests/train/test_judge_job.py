@@ -1,0 +1,201 @@
+"""The trained judge: its loss by the formula, its input, and the whole job with a tiny model."""
+
+import json
+import runpy
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from evads_jax.data.tokenizer import load_tokenizer
+from evads_jax.errors import UserError
+from evads_jax.events import read_events
+from evads_jax.judge import make_judge
+from evads_jax.judge.examples import Examples
+from evads_jax.judge.verdict import GRID, Verdict
+from evads_jax.models import qwen_vl
+from evads_jax.train import judge_job, optimizer
+from evads_jax.train.judge_inputs import JudgeBatches, fitting, survey
+from evads_jax.train.judge_job import JudgeLearner, JudgeRun
+
+CONFIG = runpy.run_path(str(Path(__file__).parents[2] / "configs" / "judge.py"))["get_config"]
+TINY = {
+    "model.width": 16, "model.layers": 2, "model.heads": 2, "model.kv_heads": 1, "model.head_width": 8,
+    "model.mlp_width": 16, "model.mrope_sections": (2, 1, 1), "tokenizer.vocabulary": 1024,
+    "train.optimizer": "adamw", "train.warmup_steps": 1, "train.reading_tokens": 16, "eval.batch": 16,
+}  # fmt: skip
+
+
+def tiny(**changes):
+    config = CONFIG("smoke")
+    config.update_from_flattened_dict(TINY | changes)
+    return config
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The job's folder, and what it printed."""
+    workdir = tmp_path_factory.mktemp("judge") / "w"
+    judge_job.run(tiny(), workdir)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def made(finished):
+    config = tiny()
+    return JudgeRun.make(config, finished, judge_job.check(config))
+
+
+def batches(made, text=0):
+    judge, T = made.judge({}, 10), made.config.data.prompt_tokens
+    return JudgeBatches(made.examples["train"], judge, made.model, 10, T, text)
+
+
+def naive_logprob(params, config, ids, position):
+    """log p of ids[position:] after ids[:position], by the definition of the decoder, in float64; text only."""
+    text = jax.tree.map(lambda x: np.asarray(x, np.float64), params["text"])
+    n, half = len(ids), config.head_width // 2
+    angles = np.arange(n)[:, None] * config.rope_theta ** -(np.arange(half) / half)
+
+    def rms(x, scale):
+        return x / np.sqrt((x**2).mean(-1, keepdims=True) + config.norm_epsilon) * scale
+
+    def turn(x):
+        z = (x[..., :half] + 1j * x[..., half:]) * np.exp(1j * angles)[:, None]
+        return np.concatenate([z.real, z.imag], -1)
+
+    x = text["embed"][ids]
+    for i in range(config.layers):
+        layer = jax.tree.map(lambda w, i=i: w[i], text["layers"])
+        h = rms(x, layer["norm1"]["scale"])
+        q, k, v = (np.einsum("nd,dhw->nhw", h, layer[name]) for name in "qkv")
+        q, k = turn(rms(q, layer["q_norm"]["scale"])), turn(rms(k, layer["k_norm"]["scale"]))
+        k, v = (np.repeat(y, config.heads // config.kv_heads, axis=1) for y in (k, v))
+        logits = np.einsum("qhd,khd->hqk", q, k) / np.sqrt(config.head_width)
+        weights = np.exp(np.where(np.tri(n, dtype=bool), logits - logits.max(), -np.inf))
+        attended = np.einsum("hqk,khd->qhd", weights / weights.sum(-1, keepdims=True), v)
+        x = x + np.einsum("nhw,hwd->nd", attended, layer["out"])
+        h = rms(x, layer["norm2"]["scale"])
+        gate = h @ layer["gate"]
+        x = x + (gate / (1 + np.exp(-gate)) * (h @ layer["up"])) @ layer["down"]
+    logits = rms(x, text["norm"]["scale"]) @ text["embed"].T
+    logprob = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    return sum(logprob[at - 1, ids[at]] for at in range(position, n))
+
+
+@pytest.mark.parametrize("text", [0, 16])
+def test_the_loss_is_the_mean_over_the_scored_tokens_by_the_naive_formula(made, text):
+    model = made.model
+    params = qwen_vl.init(model, jax.random.key(1))
+    learner = JudgeLearner(
+        params, model, optimizer.make(made.config.train, qwen_vl.decay_mask(model), 10), lambda p: {}
+    )
+    batch = next(batches(made, text))
+    total, tokens = learner.sums(params, batch)
+    values, expected, count = {v: made.judge({}, 10).encode_value(v) for v in GRID}, 0.0, 0
+    for number in range(10):
+        (prompt, label), _ = fitting(made.examples["train"], made.judge({}, 10), number)
+        ids = [*prompt.tokens.tolist(), *values[label]]
+        expected -= naive_logprob(params, model, ids, len(prompt.tokens) - text)
+        count += text + len(values[label])
+    assert float(tokens) == count == 10 * (text + 2)
+    np.testing.assert_allclose(float(total), expected, rtol=1e-4)
+
+
+def test_a_batch_is_a_function_of_the_step_and_balanced(made):
+    one, other = batches(made), batches(made)
+    next(one)
+    second = next(one)
+    other.set_state({"step": 1})
+    jax.tree.map(np.testing.assert_array_equal, next(other), second)
+    assert other.get_state() == one.get_state() == {"step": 2}
+    values = [tuple(made.judge({}, 10).encode_value(v)) for v in GRID]
+    first_tokens = second.suffix.tokens[:, 0, : len(values[0])].tolist()
+    assert [values.index(tuple(t)) for t in first_tokens] == [0, 1, 2, 3, 4] * 2
+
+
+def test_the_second_stage_has_examples_of_its_own(made):
+    judge, T = made.judge({}, 10), made.config.data.prompt_tokens
+    one = batches(made)
+    next(one)
+    later = JudgeBatches(made.examples["train"], judge, made.model, 10, T, first=1)
+    jax.tree.map(np.testing.assert_array_equal, next(later), next(one))
+
+
+def test_a_grid_value_is_one_token_and_the_end(made):
+    judge = made.judge({}, 10)
+    assert len({judge.encode_value(value)[0] for value in GRID}) == len(GRID)
+    assert all(len(judge.encode_value(value)) == 2 for value in GRID)
+
+
+def test_what_does_not_fit_is_drawn_again_with_the_same_label_and_a_small_bucket_is_one_line(made):
+    ads = made.examples["train"].ads
+    pushy, judge = Examples(ads, "train", 0, 0.9), made.judge({}, 10)
+    found = [fitting(pushy, judge, number) for number in range(60)]
+    assert any(attempt for _, attempt in found)
+    assert [label for (_, label), _ in found] == [GRID[number % 5] for number in range(60)]
+    small = JudgeRun.make(tiny(**{"data.prompt_tokens": 64}), made.workdir, made.prompts)
+    with pytest.raises(UserError, match=r"no example fits.*config\.data\.prompt_tokens.*raise it"):
+        survey(small.examples["train"], small.judge({}, 10), 2)
+
+
+def test_the_folder_is_a_judge(finished):
+    judge = make_judge(ConfigDict({"kind": "local", "path": str(finished / "judge")}), "en")
+    examples = Examples(JudgeRun.make(tiny(), finished, judge_job.check(tiny())).examples["test"].ads, "test", 0)
+    for verdict in judge.judge([examples(number).request for number in range(3)]):
+        assert isinstance(verdict, Verdict)
+        assert verdict.score in GRID
+    with pytest.raises(UserError, match="reads 'en'"):
+        make_judge(ConfigDict({"kind": "local", "path": str(finished / "judge")}), "zh")
+
+
+def test_everything_measured_is_in_the_folder_the_tables_and_the_events(finished):
+    about = json.loads((finished / "judge" / "judge.json").read_text())
+    measured = about["measured"]
+    assert about["prompts"] == "v1"
+    assert set(measured["agreement"]) == {"local", "lexical"}
+    assert measured["agreement"]["lexical"]["answer"]["kappa"]["mean"] == 1.0
+    assert {path.suffix for path in (finished / "tables").glob("judge*")} == {".md", ".csv", ".tex", ".html"}
+    assert "not shown in training" in (finished / "tables" / "judge.md").read_text()
+    (evaluation,) = read_events(finished, "evaluation")
+    assert evaluation["kappa"] == measured["agreement"]["local"]["all"]["kappa"]["mean"]
+    validations = read_events(finished, "validation")
+    assert [(event["stage"], event["step"]) for event in validations] == [("judge", 0), ("judge", 2), ("judge", 4)]
+    assert [event["stage"] for event in read_events(finished, "stage_end")] == ["reading", "judge"]
+    assert all(event["loss"] > 0 and -1 <= event["kappa"] <= 1 for event in validations)
+    assert read_events(finished, "stage_start")[0]["fit"]["longest_prompt"] <= tiny().data.prompt_tokens
+    assert load_tokenizer("sentencepiece", finished / "judge").size <= 1024
+
+
+def test_a_second_call_trains_and_measures_nothing_again_unless_asked_otherwise(finished, monkeypatch):
+    before = {name: (finished / name).read_bytes() for name in ("events.jsonl", "judge/judge.json", "tables/judge.md")}
+
+    def never(*arguments, **others):
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(judge_job, "measure", never)
+    judge_job.run(tiny(), finished)
+    assert {name: (finished / name).read_bytes() for name in before} == before
+    with pytest.raises(AssertionError, match="measured again"):
+        judge_job.run(tiny(**{"eval.examples": 30}), finished)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"train.batch": 25}, "a batch of 25.*multiple of 10"),
+        ({"data.ads_test": 1}, r"1 ads.*config\.data\.ads_test"),
+        ({"data.attack_share": 1.0}, r"config\.data\.attack_share"),
+        ({"train.reading_tokens": 288}, r"config\.train\.reading_tokens"),
+        ({"eval.attacked": 21}, r"21 examples to attack of 20"),
+        ({"eval.examples": 4}, r"config\.eval\.examples"),
+        ({"data.prompts": "v0"}, "no judge prompts 'v0'"),
+        ({"run.language": "fr"}, "unknown language 'fr'"),
+        ({"tokenizer.vocabulary": 300}, r"a vocabulary of 300 is too small"),
+    ],
+)
+def test_what_cannot_work_is_told_in_one_line(changes, told, tmp_path):
+    with pytest.raises(UserError, match=told):
+        judge_job.run(tiny(**changes), tmp_path / "w")
