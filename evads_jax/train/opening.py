@@ -1,5 +1,6 @@
 """How a long job begins: its folder claimed, its events open, its lines told, SIGTERM understood."""
 
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from evads_jax.events import EventLog, read_events
 from evads_jax.train.preemption import Preempted
 
 Say = Callable[[str], None]
+
+_PROGRESS = re.compile(r"(.*: )?[\d,]+ of [\d,]+ \w+( \w+)?")
 
 
 class Opened(NamedTuple):
@@ -45,14 +48,15 @@ def open_run(config: ConfigDict, workdir: Path) -> Opened:
 
 
 def teller(console: Console) -> Say:
-    """Prints lines with the minutes since now; of progress lines at most one a second."""
+    """Prints lines with the minutes since now; of progress lines («…: 3 of 9 videos») at most one a second."""
     began, last = time.monotonic(), [0.0]
 
     def say(line: str) -> None:
         now = time.monotonic()
-        if " of " in line and now - last[0] < 1.0:
-            return
-        last[0] = now
+        if _PROGRESS.fullmatch(line):
+            if now - last[0] < 1.0:
+                return
+            last[0] = now
         if jax.process_index() == 0:
             minutes, seconds = divmod(int(now - began), 60)
             console.print(f"[dim]{minutes:3d}:{seconds:02d}[/dim]  {line}", highlight=False)

@@ -122,7 +122,7 @@ def _on_mesh(run: Callable[..., Array], N: int, q: Array, k: Array, v: Array, se
 
 
 @functools.cache
-def _kernel(mask: masks.Mask, heads: int, interpret: bool) -> Callable[..., Array]:
+def _kernel(mask: masks.Mask, heads: int, interpret: bool) -> kernels.SplashAttentionKernel:
     """The kernel for a mask and a number of query heads; what it knows of the mask's tiles is computed here, once."""
     rows, keys = (_tile(size)[0] for size in mask.shape)
     sizes = kernels.BlockSizes(

@@ -161,8 +161,11 @@ def _run_suffixes(params: Params, config: QwenVLConfig, prefix: Prefix, tokens: 
         q, k, v = project(layer, config, x, rotation)
         k, v = (h.reshape(B, G * S, *h.shape[1:]).transpose(0, 2, 1, 3) for h in (k, v))
         k, v = (h.reshape(B, config.kv_heads, G, S, config.head_width) for h in (k, v))
-        inputs = q.reshape(B, G, S, *q.shape[1:]), prompt_k, prompt_v, prefix.lengths, k, v
-        attended = fused.suffix_attention(*inputs) if fused else attention.suffix_attention(*inputs, causal)
+        rows = q.reshape(B, G, S, *q.shape[1:])
+        if fused:
+            attended = fused.suffix_attention(rows, prompt_k, prompt_v, prefix.lengths, k, v)
+        else:
+            attended = attention.suffix_attention(rows, prompt_k, prompt_v, prefix.lengths, k, v, causal)
         return finish(layer, config, x, attended.reshape(q.shape)), (k, v) if keep else None
 
     step = jax.checkpoint(step) if config.remat else step
