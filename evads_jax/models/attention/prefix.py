@@ -5,6 +5,9 @@ of the matmul, so grouped-query attention never repeats a key. A suffix token at
 to its own suffix under one softmax: the two blocks of logits are exponentiated against a common maximum, and their
 weighted values and their sums are added. Nothing is duplicated G-fold, and plain differentiation is exact.
 
+Long prompts are read a tile at a time (`tiled`), by the tokens of the prompt and by whole suffixes alike; attention of
+a suffix to itself is then joined to that by the log-sum-exp that `tiled.attend` gives, which has a gradient.
+
 Queries come scaled by 1/√H. Logits and softmax are float32 at least, whatever the inputs are.
 """
 
@@ -15,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-TILE = 1024  # tokens
-MASKED = -1e30  # finite: a row without any visible key stays finite, and its result is never used
+from evads_jax.models.attention import tiled
+from evads_jax.models.attention.products import masked_logits, product
 
 
 def prompt_attention(
@@ -24,35 +27,17 @@ def prompt_attention(
 ) -> Float[Array, "B T N H"]:
     """Causal attention of right-padded prompts; the rows of padded tokens are meaningless but finite.
 
-    No length is needed: a real token never looks to its right, where the padding is. The logits of at most `TILE`
-    tokens exist at one time, in the forward and in the backward pass.
+    No length is needed: a real token never looks to its right, where the padding is.
     """
-    T = q.shape[1]
-    if T <= TILE:
-        return _causal(q, k, v, np.tri(T, dtype=bool))
-    tiles = -(-T // TILE)
-    size = -(-T // tiles)
-    padded = jnp.pad(q, ((0, 0), (0, tiles * size - T), (0, 0), (0, 0)))
-
-    @jax.checkpoint
-    def tile(queries, start):
-        return _causal(queries, k, v, start + jnp.arange(size)[:, None] >= jnp.arange(T))
-
-    queries = padded.reshape(q.shape[0], tiles, size, *q.shape[2:]).swapaxes(0, 1)
-    out = jax.lax.map(lambda inputs: tile(*inputs), (queries, size * jnp.arange(tiles)))
-    return out.swapaxes(0, 1).reshape(padded.shape)[:, :T]
-
-
-def _causal(
-    q: Float[Array, "B M N H"], k: Float[Array, "B K T H"], v: Float[Array, "B K T H"], mask: Array | np.ndarray
-) -> Float[Array, "B M N H"]:
-    """Attention of some tokens of each prompt to those of its tokens that the mask [M, T] shows."""
-    B, M, N, H = q.shape
+    B, T, N, H = q.shape
     K = k.shape[1]
-    rows = q.reshape(B, M, K, N // K, H).transpose(0, 2, 1, 3, 4).reshape(B, K, M * (N // K), H)
-    repeated = (np if isinstance(mask, np.ndarray) else jnp).repeat(mask, N // K, axis=0)
-    out = _softmax_average([_logits(rows, k, repeated)], [v]).astype(q.dtype)
-    return out.reshape(B, K, M, N // K, H).transpose(0, 2, 1, 3, 4).reshape(B, M, N, H)
+    R = N // K
+    rows = q.reshape(B, T, K, R, H).transpose(0, 2, 1, 3, 4).reshape(B, K, T * R, H)
+    if T > tiled.PLAIN_PROMPT:
+        out, _ = tiled.attend(rows, k, v, np.repeat(np.arange(1, T + 1), R), R)
+    else:
+        out = _softmax_average([masked_logits(rows, k, np.repeat(np.tri(T, dtype=bool), R, axis=0))], [v])
+    return out.astype(q.dtype).reshape(B, K, T, R, H).transpose(0, 2, 1, 3, 4).reshape(B, T, N, H)
 
 
 def last_token_attention(
@@ -61,7 +46,7 @@ def last_token_attention(
     """Attention of one token per prompt, its last real one, to the whole prompt."""
     B, N, H = q.shape
     K, T = k.shape[1:3]
-    logits = _logits(q.reshape(B, K, N // K, H), k, _real(lengths, T))
+    logits = masked_logits(q.reshape(B, K, N // K, H), k, _real(lengths, T))
     return _softmax_average([logits], [v]).astype(q.dtype).reshape(B, N, H)
 
 
@@ -69,7 +54,7 @@ def masked_attention(
     q: Float[Array, "B N M H"], k: Float[Array, "B N T H"], v: Float[Array, "B N T H"], mask: Bool[Array, "B 1 #M T"]
 ) -> Float[Array, "B N M H"]:
     """Attention with a mask, heads before tokens and one key head per query head."""
-    return _softmax_average([_logits(q, k, mask)], [v]).astype(q.dtype)
+    return _softmax_average([masked_logits(q, k, mask)], [v]).astype(q.dtype)
 
 
 def suffix_attention(
@@ -98,23 +83,20 @@ def suffix_attention(
     K, T = prompt_k.shape[1:3]
     R = N // K
     rows = q.reshape(B, G, S, K, R, H).transpose(0, 3, 1, 2, 4, 5)
-    prompt = _logits(rows.reshape(B, K, G * S * R, H), prompt_k, _real(lengths, T))
-    own = _logits(rows.reshape(B, K, G, S * R, H), own_k, jnp.repeat(own_mask, R, axis=0))
-    out = _softmax_average([prompt, own], [prompt_v, own_v]).astype(q.dtype)
+    own = masked_logits(rows.reshape(B, K, G, S * R, H), own_k, jnp.repeat(own_mask, R, axis=0))
+    rows = rows.reshape(B, K, G * S * R, H)
+    if T > tiled.PLAIN_SUFFIXES and S > 1:
+        average, lse = tiled.attend(rows, prompt_k, prompt_v, lengths[:, None, None], R)
+        out = _joined(average.reshape(B, K, G, S * R, H), lse.reshape(B, K, G, S * R), own, own_v)
+    else:  # decoding has too few logits to cut them
+        prompt = masked_logits(rows, prompt_k, _real(lengths, T))
+        out = _softmax_average([prompt, own], [prompt_v, own_v])
+    out = out.astype(q.dtype)
     return out.reshape(B, K, G, S, R, H).transpose(0, 2, 3, 1, 4, 5).reshape(B, G, S, N, H)
 
 
 def _real(lengths: Int[Array, " B"], T: int) -> Bool[Array, "B 1 1 T"]:
     return (jnp.arange(T) < lengths[:, None])[:, None, None, :]
-
-
-def _logits(rows, keys, mask):
-    """Masked logits of `rows` [*batch, M, H] against `keys` [*batch, T, H]."""
-    batch = tuple(range(rows.ndim - 2))
-    contract = ((rows.ndim - 1,), (keys.ndim - 1,))
-    accumulate = jnp.promote_types(rows.dtype, jnp.float32)
-    logits = jax.lax.dot_general(rows, keys, (contract, (batch, batch)), preferred_element_type=accumulate)
-    return jnp.where(mask, logits, MASKED)
 
 
 def _softmax_average(logits, values):
@@ -127,11 +109,14 @@ def _softmax_average(logits, values):
     total = average = jnp.zeros(())
     for block, value in zip(logits, values, strict=True):
         weight = jnp.exp(block - top.reshape(block.shape[:-1])[..., None])
-        batch = tuple(range(block.ndim - 2))
-        contract = ((block.ndim - 1,), (value.ndim - 2,))
-        out = jax.lax.dot_general(
-            weight.astype(value.dtype), value, (contract, (batch, batch)), preferred_element_type=weight.dtype
-        )
         total = total + weight.sum(axis=-1).reshape(rows)
-        average = average + out.reshape(*rows, -1)
+        average = average + product(weight, value, (-1, -2)).reshape(*rows, -1)
     return average / total[..., None]
+
+
+def _joined(average, lse, logits, values):
+    """One softmax over what `average` [*batch, M, H] and `lse` [*batch, M] are of, and a further block of logits."""
+    top = jax.lax.stop_gradient(jnp.maximum(lse, logits.max(axis=-1)))
+    weight, share = jnp.exp(logits - top[..., None]), jnp.exp(lse - top)[..., None]
+    total = weight.sum(axis=-1, keepdims=True) + share
+    return (product(weight, values, (-1, -2)) + share * average) / total

@@ -99,7 +99,7 @@ def _attend(mask: masks.Mask, q: Array, k: Array, v: Array, real: Array | None, 
     if real is not None:
         segments = kernels.SegmentIds(jnp.ones((len(q), rows), jnp.int32), real.astype(jnp.int32))
 
-    def run(q: Array, k: Array, v: Array, segments: Any) -> Array:
+    def run(q: Array, k: Array, v: Array, segments: Any) -> Any:
         kernel = _kernel(mask, q.shape[1], interpret)
         return jax.vmap(lambda q, k, v, segments: kernel(q, k, v, segments))(q, k, v, segments)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evads_jax.models.attention import prefix
+from evads_jax.models.attention import prefix, tiled
 from evads_jax.models.attention.reference import attention
 
 B, G, S, T, K, R, H = 2, 3, 4, 5, 2, 3, 4
@@ -19,6 +19,13 @@ LENGTHS = jnp.array([5, 2])
 def draw(*shapes):
     keys = jax.random.split(jax.random.key(len(shapes)), len(shapes))
     return [2 * jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True)]
+
+
+def in_tiles(monkeypatch, tile):
+    """Has every prompt cut into tiles of so many tokens; None: as it is, no prompt here is long enough."""
+    if tile is not None:
+        for name, value in (("TILE", tile), ("PLAIN_PROMPT", 0), ("PLAIN_SUFFIXES", 0)):
+            monkeypatch.setattr(tiled, name, value)
 
 
 def assert_same_with_gradients(fast, plain, inputs, rows=True):
@@ -34,9 +41,9 @@ def assert_same_with_gradients(fast, plain, inputs, rows=True):
     )
 
 
-@pytest.mark.parametrize("tile", [prefix.TILE, 3, 1])
+@pytest.mark.parametrize("tile", [None, 3, 1])
 def test_prompts_attend_causally_however_many_tokens_are_worked_on_at_one_time(tile, monkeypatch):
-    monkeypatch.setattr(prefix, "TILE", tile)
+    in_tiles(monkeypatch, tile)
 
     def plain(q, k, v):
         real = jnp.arange(T) < LENGTHS[:, None, None]
@@ -76,7 +83,9 @@ def shared(own_mask):
     return lambda q, pk, pv, k, v: prefix.suffix_attention(q, pk, pv, LENGTHS, k, v, own_mask)
 
 
-def test_suffixes_share_their_prompt_under_one_softmax():
+@pytest.mark.parametrize("tile", [None, 3])
+def test_suffixes_share_their_prompt_under_one_softmax(tile, monkeypatch):
+    in_tiles(monkeypatch, tile)
     causal = jnp.tri(S, dtype=bool)
     inputs = draw((B, G, S, N, H), (B, K, T, H), (B, K, T, H), (B, K, G, S, H), (B, K, G, S, H))
     assert_same_with_gradients(shared(causal), duplicated(causal), inputs)
@@ -97,9 +106,16 @@ def test_logits_of_any_size_stay_finite(prompt_logit, own_logit):
     np.testing.assert_allclose(out.item(), 3 + 2 * share, atol=1e-2)
 
 
-def test_a_prompt_without_tokens_leaves_the_suffix_to_itself():
+@pytest.mark.parametrize("tile", [None, 3])
+def test_a_prompt_without_tokens_leaves_the_suffix_to_itself(tile, monkeypatch):
+    in_tiles(monkeypatch, tile)
     q, pk, pv, k, v = draw((1, 1, S, N, H), (1, K, T, H), (1, K, T, H), (1, K, 1, S, H), (1, K, 1, S, H))
     causal = jnp.tri(S, dtype=bool)
-    out = prefix.suffix_attention(q, pk, pv, jnp.array([0]), k, v, causal)
-    plain = attention(q[:, 0], *(x[:, :, 0].swapaxes(1, 2) for x in (k, v)), causal[None])
-    np.testing.assert_allclose(out[:, 0], plain, atol=1e-5)
+
+    def continued(q, pk, pv, k, v):
+        return prefix.suffix_attention(q, pk, pv, jnp.array([0]), k, v, causal)
+
+    def alone(q, pk, pv, k, v):
+        return attention(q[:, 0], *(x[:, :, 0].swapaxes(1, 2) for x in (k, v)), causal[None])[:, None]
+
+    assert_same_with_gradients(continued, alone, (q, pk, pv, k, v))

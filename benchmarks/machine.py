@@ -1,0 +1,84 @@
+"""What a step must cost at least: its arithmetic and its traffic, over what this machine was seen to do at best."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from evads_jax.models.qwen_vl import QwenVLConfig, abstract
+
+_SIDE, _FLOATS = 2048, 1 << 26
+
+
+class Cost(NamedTuple):
+    """Floating-point operations, and bytes that are read or written."""
+
+    flops: float
+    bytes: float
+
+
+def peaks(rounds: int = 5) -> dict[str, float]:
+    """`flops` a second in a large float32 product, the better of JAX's and NumPy's, and `bytes` a second in a sum.
+
+    The bytes are those read and written by adding a number to 256 MB.
+    """
+    a = np.random.default_rng(0).random((_SIDE, _SIDE), np.float32)
+    on_device, x = jnp.asarray(a), jnp.zeros(_FLOATS, jnp.float32)
+    multiply, add = jax.jit(jnp.matmul), jax.jit(lambda x: x + 1)
+    forms: list[Callable[[], object]] = [lambda: a @ a, lambda: multiply(on_device, on_device).block_until_ready()]
+    product = min(_fastest(form, rounds) for form in forms)
+    return {
+        "flops": 2 * _SIDE**3 / product,
+        "bytes": 8 * _FLOATS / _fastest(lambda: add(x).block_until_ready(), rounds),
+    }
+
+
+def floors(config: QwenVLConfig, lengths: Sequence[int], G: int, S: int) -> dict[str, Cost]:
+    """What each phase of a step on text cannot do without, every prompt run once.
+
+    Products count 2 operations per element of the matrix and row; of attention, the pairs of tokens that see each
+    other; of the last layer, what later tokens read of a prompt (keys and values). A backward pass is twice a forward
+    pass. Decoding reads the decoder and all keys and values once for every new token.
+
+    Args:
+      config: the model's sizes.
+      lengths: tokens of each prompt.
+      G: completions per prompt.
+      S: tokens of each.
+    """
+    D, L, heads = config.width, config.layers, config.heads * config.head_width
+    cached = config.kv_heads * config.head_width
+    layer = D * (heads + 2 * cached) + heads * D + 3 * D * config.mlp_width
+    tokens, new = sum(lengths), len(lengths) * G * S
+    linear = 2 * tokens * ((L - 1) * layer + 2 * D * cached)
+    prompts = linear + 4 * heads * (L - 1) * sum(T * (T + 1) / 2 for T in lengths)
+    seen = sum(G * S * (T + (S + 1) / 2) for T in lengths)
+    completions = 2 * new * L * layer + 4 * heads * L * seen
+    head = 2 * new * D * config.vocabulary
+    parameters = 4.0 * sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract(config)["text"]))
+    per_token = 8.0 * cached * L
+    own = len(lengths) * G * S * (S + 1) / 2
+    return {
+        "prefill": Cost(prompts, parameters + per_token * tokens),
+        "decode": Cost(completions + head, S * (parameters + per_token * tokens) + per_token * own),
+        "update": Cost(3 * (prompts + completions + head), 3 * parameters),
+    }
+
+
+def seconds(cost: Cost, peak: dict[str, float]) -> float:
+    """The least time: that of the arithmetic or of the traffic, whichever is longer."""
+    return max(cost.flops / peak["flops"], cost.bytes / peak["bytes"])
+
+
+def _fastest(work: Callable[[], object], rounds: int) -> float:
+    work()
+    taken = []
+    for _ in range(rounds):
+        begin = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - begin)
+    return min(taken)

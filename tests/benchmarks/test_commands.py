@@ -1,0 +1,149 @@
+"""The benchmarks run to their end on a tiny model, go on from their file, and fill their blocks of the page."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import attention, grpo_step, machine, record, rollout, sharing
+from benchmarks.decoder import Sizes, Work
+from evads_jax.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(name, folder, *options):
+    """The command's output, and the text of its page."""
+    page = folder / "performance.md"
+    if not page.exists():
+        shutil.copy(ROOT / "docs" / "performance.md", page)
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", f"--out={folder / 'out.json'}", f"--page={page}"]
+    done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-1000:]
+    return done.stdout, page.read_text(encoding="utf-8")
+
+
+def block(page, name):
+    return re.search(f"<!-- begin {name} -->(.*)<!-- end {name} -->", page, re.DOTALL)[1]
+
+
+@pytest.mark.slow
+@pytest.mark.peers
+def test_a_step_beside_trl(tmp_path):
+    out, page = run("grpo_step", tmp_path, "--rounds=2", "--json")
+    found = json.loads(out.splitlines()[-1])
+    ((name, row),) = found["settings"].items()
+    assert name == "12 + 4, ragged"
+    for side in ("evads_jax", "TRL"):
+        assert len(row[side]["rounds"]) == 2
+        assert row[side]["seconds"] > 0
+        assert row[side]["peak_bytes"] > 1e8
+    assert row["ratio"] == pytest.approx(row["TRL"]["seconds"] / row["evads_jax"]["seconds"])
+    for name in ("grpo_step", "grpo_step_settings", "phases"):
+        assert "| 12 + 4, ragged |" in block(page, name)
+    again, _ = run("grpo_step", tmp_path, "--json")  # from the file, nothing is measured
+    assert json.loads(again.splitlines()[-1]) == found
+    assert "…" not in again
+
+
+@pytest.mark.slow
+@pytest.mark.peers
+def test_sampling_beside_generate(tmp_path):
+    out, page = run("rollout", tmp_path, "--rounds=2", "--json")
+    ((name, row),) = json.loads(out.splitlines()[-1])["settings"].items()
+    assert row["evads_jax"]["tokens_per_second"] == pytest.approx(16 / row["evads_jax"]["seconds"])
+    assert f"| {name} |" in block(page, "rollout")
+
+
+@pytest.mark.slow
+def test_shared_and_naive_prompts_and_growth(tmp_path):
+    out, page = run("sharing", tmp_path, "--rounds=1", "--json")
+    found = json.loads(out.splitlines()[-1])
+    assert found["video"]["ratio"] > 0
+    assert "| naive |" in block(page, "video")
+    assert "| prompt tokens |" in block(page, "growth")
+    assert (tmp_path / "performance_growth.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_the_forms_of_attention(tmp_path):
+    _, page = run("attention", tmp_path, "--rounds=1")
+    assert block(page, "attention").count("| 12 |") == 2
+
+
+def as_if_measured(self, name, measure):
+    one = {"seconds": 2.0, "prefill": 0.5, "decode": 0.5, "reward": 0.1, "update": 0.9, "rounds": [2.0]}
+    one |= {"peak_bytes": 10**9, "settings": "all at a time"}
+    if name.startswith("peaks"):
+        return {"flops": 1e11, "bytes": 1e10}
+    if name.startswith("growth"):
+        return 2.0
+    if name.startswith(("causal", "suffixes")):
+        return {"plain": 1.0, "tile 4": 2.0}
+    return dict.fromkeys(("evads_jax", "TRL", "generate", "shared", "naive"), one) if SIDES.search(name) else one
+
+
+SIDES = re.compile("in turn|×")
+
+
+@pytest.mark.parametrize("command", [grpo_step, rollout, sharing, attention], ids=lambda module: module.__name__)
+def test_every_block_of_the_page_is_filled(command, tmp_path, monkeypatch, capsys):
+    page = tmp_path / "performance.md"
+    names = re.findall("<!-- begin (.*) -->", (ROOT / "docs" / "performance.md").read_text(encoding="utf-8"))
+    page.write_text("".join(f"<!-- begin {name} -->\n<!-- end {name} -->\n" for name in names), encoding="utf-8")
+    monkeypatch.setattr(record.Record, "once", as_if_measured)
+    monkeypatch.setattr("benchmarks.grpo_step.write_checkpoints", lambda *_: None)
+    monkeypatch.setattr("benchmarks.rollout.write_checkpoints", lambda *_: None)
+    has_json = [] if command is attention else ["--json"]
+    monkeypatch.setattr(sys, "argv", ["command", f"--page={page}", *has_json])
+    command.main()
+    filled = {name for name in names if block(page.read_text(encoding="utf-8"), name).strip()}
+    assert set(names) == set().union(*BLOCKS.values())
+    assert filled == BLOCKS[command]
+    if has_json:
+        assert json.loads(capsys.readouterr().out.splitlines()[-1])["about"]["processor"]
+
+
+BLOCKS = {
+    grpo_step: {"grpo_step", "grpo_step_settings", "phases"},
+    rollout: {"rollout"},
+    sharing: {"video", "growth"},
+    attention: {"attention"},
+}
+
+
+def test_a_file_of_another_machine_is_refused_and_a_measurement_made_once(tmp_path):
+    path, made = tmp_path / "out.json", []
+    for _ in range(2):
+        assert record.Record(path).once("a", lambda: made.append(1) or len(made)) == 1
+    held = json.loads(path.read_text())
+    held["about"]["processor"] = "another"
+    path.write_text(json.dumps(held))
+    with pytest.raises(UserError, match="another processor"):
+        record.Record(path)
+
+
+def test_the_floor_counts_a_prompt_once_and_every_completion():
+    config, lengths = Sizes().config(), [64, 32]
+    one, eight = (machine.floors(config, lengths, G, 16) for G in (1, 8))
+    assert one["prefill"] == eight["prefill"]
+    assert eight["decode"].flops == 8 * one["decode"].flops
+    assert eight["decode"].bytes < 2 * one["decode"].bytes  # parameters and prompts are read once for all
+    assert eight["update"].flops == 3 * (eight["prefill"].flops + eight["decode"].flops)
+    peak = {"flops": 1e9, "bytes": 1e6}
+    assert machine.seconds(machine.Cost(3e9, 1e6), peak) == 3.0
+    assert machine.seconds(machine.Cost(3e9, 5e6), peak) == 5.0
+
+
+def test_ragged_prompts_fall_to_half_and_a_video_has_all_its_tokens():
+    config, ragged = Sizes().config(), Work(4, 8, 90, 4, ragged=True)
+    assert ragged.lengths == [90, 75, 60, 45]
+    assert [len(ids) for ids in ragged.ids(8192)] == ragged.lengths
+    film = Work(2, 2, 24, 4, video=(2, 4, 4))
+    batch = film.batch(film.drawn(config), config)
+    assert [(row >= 0).sum() for row in batch.video_index] == [8, 8]
+    assert batch.video.patches.shape == (4, 16, config.vision.patch_values)
