@@ -1,6 +1,8 @@
 """Settings that every test shares."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -24,3 +26,23 @@ def released_annotations() -> Path:
     if not (folder / "EVAds_SFT.parquet").exists():
         pytest.skip("the released annotations are not here; name their folder in EVADS_ANNOTATIONS")
     return folder
+
+
+@pytest.fixture(scope="session")
+def on_eight_devices():
+    """Runs Python in a process of eight forced devices, little optimised, with `tests` on its path; what it printed."""
+
+    def run(*arguments, timeout=300):
+        environment = {
+            **os.environ,
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
+            "JAX_PLATFORMS": "cpu",
+            "PYTHONPATH": str(Path(__file__).parent),
+        }
+        done = subprocess.run(
+            [sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=timeout, check=False
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout.strip()
+
+    return run

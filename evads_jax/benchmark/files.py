@@ -16,6 +16,7 @@ import hashlib
 import io
 import json
 import os
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -236,8 +237,11 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     Raises:
       OSError, ValueError: there is no such file, or it is broken.
     """
-    with np.load(path, allow_pickle=False) as file:
-        return dict(file)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except (EOFError, zipfile.BadZipFile) as error:  # an empty file, one that was cut
+        raise ValueError(f"no file of arrays: {error}") from error
 
 
 def config_hash(config: Mapping[str, Any]) -> str:

@@ -1,7 +1,3 @@
-import os
-import subprocess
-import sys
-
 import jax
 import pytest
 from jax.sharding import PartitionSpec
@@ -57,13 +53,5 @@ def test_a_mesh_larger_than_the_machine_is_refused():
         partitioning.make_mesh(data=4096)
 
 
-def test_scores_have_the_same_gradient_on_one_device_and_on_eight():
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-    run = subprocess.run(
-        [sys.executable, "-c", EIGHT_DEVICES],
-        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert run.stdout.strip() == "equal", run.stderr[-2000:]
+def test_scores_have_the_same_gradient_on_one_device_and_on_eight(on_eight_devices):
+    assert on_eight_devices("-c", EIGHT_DEVICES) == "equal"

@@ -1,9 +1,5 @@
 """The vocabulary split among devices: same scores, same gradients, and nothing of its size is sent."""
 
-import os
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,13 +36,8 @@ print("equal")
 """
 
 
-def test_a_split_vocabulary_gives_the_same_scores_and_gradients_without_an_all_gather():
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-    run = subprocess.run(
-        [sys.executable, "-c", PROGRAM], env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert run.stdout.strip() == "equal", run.stderr[-2000:]
+def test_a_split_vocabulary_gives_the_same_scores_and_gradients_without_an_all_gather(on_eight_devices):
+    assert on_eight_devices("-c", PROGRAM) == "equal"
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 7, 100])

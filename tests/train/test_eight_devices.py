@@ -1,9 +1,6 @@
 """An update and a rollout are the same on one device and on eight, however these are arranged."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,14 +11,8 @@ PROGRAM = Path(__file__).with_name("eight_devices.py")
 
 
 @pytest.fixture(scope="module")
-def compared():
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-    run = subprocess.run(
-        [sys.executable, PROGRAM], env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-        capture_output=True, text=True, timeout=1500, check=False,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr[-2000:]
-    return json.loads(run.stdout.splitlines()[-1])
+def compared(on_eight_devices):
+    return json.loads(on_eight_devices(PROGRAM, timeout=1500).splitlines()[-1])
 
 
 @pytest.mark.parametrize("mesh", ["fsdp8", "tp4_fsdp2", "data2_fsdp4"])

@@ -189,6 +189,7 @@ def _accuracies(groups: Groups) -> Table:
         f"bootstrap over {asked[2]} episodes, averaged over the seeds. The step is chosen on validation classes of the "
         "source domain, never on a target.",
         *_left_out(groups),
+        *_fewer_seeds(groups),
         "Runs: "
         + ", ".join(f"{run.folder.resolve().parent.name}/{run.folder.name}" for r in groups.values() for run in r)
         + ".",
@@ -206,6 +207,17 @@ def _left_out(groups: Groups) -> list[str]:
                 classes = ", ".join(f"{c} ({n})" for c, n in values["left_out"].items())
                 lines[f"{name}, {_shots(figure)} shots: left out for too few images: {classes}."] = None
     return list(lines)
+
+
+def _fewer_seeds(groups: Groups) -> list[str]:
+    """One line for every row that rests on fewer seeds than the title names."""
+    seeds = {kind: [run.seed for run in runs] for kind, runs in groups.items()}
+    whole = len({seed for found in seeds.values() for seed in found})
+    return [
+        f"{NETWORKS[network]}, {NORMS[norm]}: only seed{'s' * (len(found) > 1)} {', '.join(map(str, found))}."
+        for (network, norm), found in seeds.items()
+        if len(found) < whole
+    ]
 
 
 def _differences(groups: Groups) -> Table:

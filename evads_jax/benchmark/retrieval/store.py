@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from evads_jax.benchmark.files import read_arrays, to_json, write, write_arrays
@@ -117,7 +118,7 @@ def read_embeddings(path: Path) -> dict[str, Clips]:
             with path.open("rb") as file:
                 header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
             texts = {name: json.loads(header["__metadata__"][name]) for name in ("ids", "products", "domains")}
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise UserError("no exported embeddings", str(path), "run the evaluation again") from error
     rows = {d: [i for i, domain in enumerate(texts["domains"]) if domain == d] for d in DOMAINS}
     return {

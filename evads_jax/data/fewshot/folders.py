@@ -3,7 +3,8 @@
 miniImageNet, either
     DIR/{train,val,test}/<class>/*.jpg
     DIR/{train,val,test}.csv with the columns filename, label, and the files in DIR/images, flat or in class folders
-ISIC 2018, task 3: below DIR, a csv of the columns image, MEL, NV, … (one of them 1) and the files <image>.jpg
+ISIC 2018, task 3: below DIR, a csv of the columns image, MEL, NV, … (one of them 1) and the files <image>.jpg; those
+    of the validation and test images may lie there too, and are not read
 ChestX-ray8: below DIR, Data_Entry_2017*.csv and the files that its «Image Index» names
 
 Which ChestX images count is not in the paper; here as in the benchmark that it uses (Guo et al. 2020, BSCD-FSL): those
@@ -64,12 +65,12 @@ def isic(name: str, root: Path) -> Plan:
     Raises:
       UserError: no ground truth, a row without exactly one class, or a file that is not there.
     """
-    table = _find(root, "*GroundTruth*.csv", "the ground truth of ISIC 2018, task 3")
+    table = _find(root, "*Training_GroundTruth*.csv", "the ground truth of ISIC 2018's training images, task 3")
     files = {path.stem: path for path in _images(root)}
     by_class: dict[str, list[Path]] = {}
     for row in _rows(table, ("image",)):
         image = row.pop("image")
-        chosen = [c for c, value in row.items() if value and float(value) == 1]
+        chosen = [c for c, value in row.items() if value in ("1", "1.0")]
         if len(chosen) != 1:
             raise UserError(f"{image} has {len(chosen)} classes", str(table), "each row marks one column with 1")
         by_class.setdefault(chosen[0], []).append(_there(files.get(image, root / f"{image}.jpg"), table))

@@ -9,12 +9,14 @@ no combination is in two splits, whatever the seeds.
 
 import dataclasses
 import hashlib
+import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from evads_jax.data.render import vocabulary as words
 from evads_jax.data.render.vocabulary import Value
+from evads_jax.errors import UserError
 
 SPLITS = ("train", "validation", "test")
 SEEN, TOLD = ("kind", "colour", "material", "badge"), ("brand", "claim")
@@ -77,10 +79,15 @@ def draw_catalogue(seed: int, split: str, count: int) -> tuple[ProductScript, ..
       count: how many; a last family may stay incomplete.
 
     Raises:
+      UserError: more than half of the combinations of the split, of which the last would never be found.
       ValueError: unknown split.
     """
     if split not in SPLITS:
         raise ValueError(f"no products for split {split!r}")
+    share = {"train": _TRAIN, "validation": _VALIDATION - _TRAIN, "test": 100 - _VALIDATION}[split]
+    most = math.prod(map(len, _VALUES.values())) * share // 200
+    if count > most:
+        raise UserError(f"{count} {split} products, {most} can be drawn", f"data.products_{split}", "lower it")
     rng = random.Random(f"products {seed} {split}")
     drawn: dict[tuple[str, ...], ProductScript] = {}
     while len(drawn) < count:

@@ -68,7 +68,7 @@ def video_frames(script: ProductScript, count: int, rng: np.random.Generator) ->
 
 
 def live_frames(script: ProductScript, count: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Frames of a live clip, uint8 [96, 96, 3]: the hand moves, chat and banner stay."""
+    """Frames of a live clip, uint8 [96, 96, 3]: product and hand move, the chat stays, the banner changes colour."""
     ground = _setting(rng)
     skin = _SKIN[rng.integers(len(_SKIN))]
     _presenter(ground, skin, rng)

@@ -9,7 +9,7 @@ back for validation, by the hash of (seed, product), and its test products are t
 import functools
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ def prepare(config: ConfigDict, workdir: str | Path, log: Log) -> dict[str, Reco
     root = Path(data.shards) if data.shards else Path(workdir) / FOLDER
     if data.shards and all((root / split / "manifest.json").is_file() for split in SPLITS):
         opened = open_splits(root)
-        check_foreign(opened, asked)
+        check_foreign(opened, asked | ({"language": config.run.language} if data.source == "render" else {}))
     else:
         plans = _rendered(config) if data.source == "render" else _rope(config)
         opened = {}
@@ -150,8 +150,18 @@ def _rope(config: ConfigDict) -> dict[str, Plan]:
         chosen = _capped(products, data[f"products_{split}"], seed)
         maker = ReadRope(chosen, Path(data.pictures), model.frames, model.frame_size, data.on_bad == "refuse")
         digest = hashlib.sha256("\n".join(map(repr, chosen)).encode()).hexdigest()
-        plans[split] = maker, len(chosen), {"rows": digest, "on_bad": data.on_bad}
+        files = _files(chosen, Path(data.pictures))
+        plans[split] = maker, len(chosen), {"rows": digest, "files": files, "on_bad": data.on_bad}
     return plans
+
+
+def _files(products: Sequence[RopeProduct], folder: Path) -> str:
+    """A digest of the pictures' sizes and times of change, so that one that was mended or came later is read again."""
+    digest = hashlib.sha256()
+    for name in (name for product in products for clip in product.clips for name in clip.pictures):
+        state = path.stat() if (path := folder / name).is_file() else None
+        digest.update(f"{state and (state.st_size, state.st_mtime_ns)}\n".encode())
+    return digest.hexdigest()
 
 
 def _capped(products: list[RopeProduct], most: int, seed: int) -> tuple[RopeProduct, ...]:

@@ -8,19 +8,20 @@ The authors' README names nine files for training:
 
 and says that there are such files for the test set without naming them: here `test_…`. **What stands in a line is not
 published.** It is taken to be an id, a separator (tab) and a value: product (in either order in the pair files, see
-`columns`), text, or picture addresses joined by commas; an id may have several lines. In the released code a text of
-the one character 空 stands for none. All of this is checked while reading: a line without separator, a file whose ids
-do not occur in the pairs, two titles of one clip are told with file and line.
+`columns`), text, or picture addresses joined by commas; an id may have several lines. Of a page's pictures the first is
+taken. In the released code a text of the one character 空 stands for none. All of this is checked while reading: a line
+without separator, a file whose ids do not occur in the pairs, two titles of one clip are told with file and line.
 
 Nothing is downloaded: a picture is looked for under its address's last part in the folder of pictures.
 """
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from evads_jax.data import media
+from evads_jax.data.fewshot.reading import READING_ERRORS
 from evads_jax.data.products.records import DOMAINS, Lost, ProductClip, ProductRecord, spread
 from evads_jax.data.products.render import resized
 from evads_jax.data.shards import Broken
@@ -71,23 +72,17 @@ class Layout:
 
 
 def read_rope(
-    folder: str | Path,
-    split: str,
-    layout: Layout | None = None,
-    *,
-    keep: Callable[[str], bool] = lambda product: True,
-    most: int = 0,
+    folder: str | Path, split: str, layout: Layout | None = None, *, most: int = 0
 ) -> tuple[RopeProduct, ...]:
     """Reads the products of a split.
 
-    The pair files are read first, and of the others only what belongs to products that are kept: the whole training
-    split has 12 million clips, whose addresses need some tens of gigabytes in memory.
+    The pair files are read first, and of the others only what belongs to clips that are kept: the whole training split
+    has 12 million, whose addresses need some tens of gigabytes in memory.
 
     Args:
       folder: where the text files are.
       split: "train" or "test".
       layout: what a line looks like.
-      keep: which products are wanted.
       most: clips kept of each product and domain, chosen by a hash of their ids; 0 for all.
 
     Returns:
@@ -102,7 +97,7 @@ def read_rope(
     files = _Files(Path(folder), PREFIXES[split], layout)
     products: dict[str, list[RopeClip]] = {}
     for domain in DOMAINS:
-        owners = _capped(_owners(files, domain, keep), most)
+        owners = _capped(_owners(files, domain), most)
         texts, pictures = files.texts(domain, owners), files.pictures(domain, owners)
         for clip, product in owners.items():
             found = RopeClip(clip, domain, texts.get(clip, ""), tuple(pictures.get(clip, ())))
@@ -112,17 +107,17 @@ def read_rope(
     return tuple(RopeProduct(name, tuple(products[name])) for name in sorted(products))
 
 
-def _owners(files: "_Files", domain: str, keep: Callable[[str], bool]) -> dict[str, str]:
-    """Clip → product, of the wanted products."""
+def _owners(files: "_Files", domain: str) -> dict[str, str]:
+    """Clip → product."""
     swapped = files.layout.columns != COLUMNS
     owners: dict[str, str] = {}
     for where, one, other in files.lines(_PAIRS[domain]):
         product, clips = (one, other.split(",")) if swapped else (other, one.split(","))
-        for clip in clips:
+        for clip in filter(None, map(str.strip, clips)):
             if owners.setdefault(clip, product) != product:
                 what = f"clip {clip!r} belongs to {owners[clip]!r} and to {product!r}"
                 raise UserError(what, where, "swap data.pair_columns if the columns stand the other way round")
-    return {clip: product for clip, product in owners.items() if keep(product)}
+    return owners
 
 
 def _capped(owners: Mapping[str, str], most: int) -> dict[str, str]:
@@ -152,7 +147,7 @@ class _Files:
     def lines(self, name: str) -> Iterator[tuple[str, str, str]]:
         """(file:line, first column, rest) of each line that is not empty."""
         path = self._path(name)
-        with path.open(encoding="utf-8", errors="replace") as file:
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
             for number, line in enumerate(file, 1):
                 if not (line := line.rstrip("\r\n")).strip():
                     continue
@@ -200,7 +195,7 @@ class ReadRope:
     Attributes:
       products: the products.
       pictures: the folder of the pictures.
-      frames: most frames of a clip (`records.spread`).
+      frames: most frames of a video or live clip (`records.spread`); of a page the first picture is taken.
       size: side of a frame in pixels.
       refuse: whether something that cannot be had ends the job; otherwise it is left out and listed (`lost`).
     """
@@ -239,14 +234,15 @@ class ReadRope:
 
     def _read(self, clip: RopeClip) -> tuple[tuple[bytes, ...], list[Lost]]:
         frames, lost = [], []
-        for name in (clip.pictures[i] for i in spread(len(clip.pictures), self.frames)):
+        chosen = [0] if clip.domain == "page" else spread(len(clip.pictures), self.frames)
+        for name in (clip.pictures[i] for i in chosen if i < len(clip.pictures)):
             path = self.pictures / name
             if not path.is_file():
                 lost.append(Lost(clip.id, "missing", name))
                 continue
             try:
                 picture = media.decode_jpeg(path.read_bytes())
-            except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for damaged files
+            except READING_ERRORS as error:
                 lost.append(Lost(clip.id, "undecodable", f"{name}: {' '.join(str(error).split())[:120]}"))
                 continue
             frames.append(media.encode_jpeg(resized([picture], self.size)[0]))

@@ -2,13 +2,17 @@
 
     L = ½ [CE(A·Bᵀ/τ) + CE(B·Aᵀ/τ)]        CE(row) = log Σⱼ exp(lⱼ) − (1 − ε)·l₊ − ε·meanⱼ(lⱼ)
 
-with smoothing ε, over the row's candidates j: its positive and the valid rows of other products. Similarities are
-computed for some anchors at a time and once more in the backward pass, so that memory grows with B·chunk, not B². On
-a mesh each device has its own rows as anchors, gets the others' embeddings, which are small, and sends gradients back
-to them: exactly what one device would compute.
+with smoothing ε, over the row's candidates j: its positive and the valid rows of other products. Both directions need
+the same logits, one along the rows of the matrix and the other along its columns. So it is computed once, for some rows
+at a time, and once more in the backward pass, which knows all sums by then: with the logits' gradient W, that of A is
+W·B/τ and that of B is Wᵀ·A/τ. Memory grows with B·chunk, not B². On a mesh each device has its own rows of A, gets the
+others' rows of B, which are small, adds up the columns with the others, and gives them their part of the gradient:
+exactly what one device would compute.
 """
 
+import functools
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +21,22 @@ from jaxtyping import Array, Bool, Float, Int
 
 from evads_jax.models.partitioning import BATCH_AXES, MESH_AXES
 
-Rows = tuple[Float[Array, "n E"], Int[Array, " n"], Bool[Array, " n"]]  # embeddings, products, valid
+ROWS, EVERYWHERE = PartitionSpec(BATCH_AXES), PartitionSpec()
 EXCLUDED = -1e30  # finite: a row without any candidate stays finite, and is not counted
+
+
+class Sums(NamedTuple):
+    """Of every row of the logits, or of every column.
+
+    Attributes:
+      lse: log Σ exp of the candidates' logits.
+      mean: their mean.
+      candidates: how many they are, 1 at least.
+    """
+
+    lse: Float[Array, " n"]
+    mean: Float[Array, " n"]
+    candidates: Float[Array, " n"]
 
 
 def pair_loss(
@@ -40,35 +58,17 @@ def pair_loss(
       products: rows of the same product are not each other's negatives; default: every row has its own.
       temperature: τ.
       smoothing: ε.
-      chunk: anchors of a device whose similarities exist at one time; None: all, and they are kept.
+      chunk: rows of a device whose logits exist at one time; None: all.
     """
     B = left.shape[0]
     products = jnp.arange(B) if products is None else products
     left, right = (jnp.where(valid[:, None], x, 0.0) for x in (left, right))
-
+    left = left / temperature
     split = _is_split(jax.sharding.get_abstract_mesh(), B)
-
-    def one_way(anchors: Rows, first: int | Array, candidates: Rows) -> Array:
-        def losses(anchors: Rows, places: Array) -> Array:
-            return _losses(anchors, places, candidates, temperature, smoothing)
-
-        return _in_chunks(losses, anchors, first + jnp.arange(len(anchors[0])), chunk)
-
-    def both_ways(left: Array, right: Array, products: Array, valid: Array) -> Array:
-        inputs = left, right, products, valid
-        whole_left, whole_right, *known = (
-            [jax.lax.all_gather(x, BATCH_AXES, tiled=True) for x in inputs] if split else inputs
-        )
-        first = jax.lax.axis_index(BATCH_AXES) * len(left) if split else 0
-        total = one_way((left, products, valid), first, (whole_right, *known))
-        total = total + one_way((right, products, valid), first, (whole_left, *known))
-        return jax.lax.psum(total, BATCH_AXES) if split else total
-
-    if split:
-        rows = PartitionSpec(BATCH_AXES)
-        both_ways = jax.shard_map(both_ways, in_specs=(rows,) * 4, out_specs=PartitionSpec())
-    total = both_ways(left, right, products, valid)
-    return total / (2 * jnp.maximum(valid.sum(), 1))
+    both = _sums(left, right, products, valid, chunk, split)
+    at_positive = (left * right).sum(axis=1)
+    one, other = (sums.lse - (1 - smoothing) * at_positive - smoothing * sums.mean for sums in both)
+    return jnp.where(valid, one + other, 0.0).sum() / (2 * jnp.maximum(valid.sum(), 1))
 
 
 def _is_split(mesh: AbstractMesh, rows: int) -> bool:
@@ -78,33 +78,132 @@ def _is_split(mesh: AbstractMesh, rows: int) -> bool:
     return rows % (mesh.shape["data"] * mesh.shape["fsdp"]) == 0
 
 
-def _losses(
-    anchors: Rows, places: Int[Array, " n"], candidates: Rows, temperature: float, smoothing: float
-) -> Float[Array, " n"]:
-    """CE of some anchors; `places` says which candidate is an anchor's positive."""
-    (rows, products, valid), (others, other_products, other_valid) = anchors, candidates
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _sums(
+    left: Array, right: Array, products: Array, valid: Array, chunk: int | None, split: bool
+) -> tuple[Sums, Sums]:
+    """The sums of the logits left·rightᵀ along rows and columns; counts have no gradient."""
+    run: Callable[..., Any] = functools.partial(_local_sums, chunk=chunk, split=split)
+    if split:
+        run = _on_mesh(run, (ROWS,) * 4, (ROWS, EVERYWHERE))
+    return run(left, right, products, valid)
+
+
+def _forward(left: Array, right: Array, products: Array, valid: Array, chunk: int | None, split: bool) -> Any:
+    both = _sums(left, right, products, valid, chunk, split)
+    return both, (left, right, products, valid, both)
+
+
+def _backward(chunk: int | None, split: bool, kept: Any, slopes: tuple[Sums, Sums]) -> Any:
+    left, right, products, valid, both = kept
+    # A logit's gradient: lse's slope · softmax + mean's slope / count, of its row and of its column.
+    factors = tuple((one.lse, slope.lse, slope.mean / one.candidates) for one, slope in zip(both, slopes, strict=True))
+    run: Callable[..., Any] = functools.partial(_local_gradients, chunk=chunk, split=split)
+    if split:
+        run = _on_mesh(run, (*(ROWS,) * 5, EVERYWHERE), (ROWS, ROWS))
+    return *run(left, right, products, valid, *factors), None, None
+
+
+_sums.defvjp(_forward, _backward)
+
+
+def _on_mesh(run: Callable[..., Any], given: Any, made: Any) -> Callable[..., Any]:
+    """A function of one device's rows as one of all rows. What it adds up itself is the same everywhere: unchecked."""
+    return jax.shard_map(run, in_specs=given, out_specs=made, check_vma=False)
+
+
+def _local_sums(
+    left: Float[Array, "n E"], right: Float[Array, "n E"], products: Array, valid: Array, chunk: int | None, split: bool
+) -> tuple[Sums, Sums]:
+    """Of the rows of one device, and of all columns."""
+    first, candidates = _candidates(right, products, valid, split)
+
+    def step(columns: tuple[Array, ...], rows: tuple[Array, ...]) -> tuple[tuple[Array, ...], Sums]:
+        logits, allowed = _logits(rows, candidates)
+        largest, exponentials, totals, counts = columns
+        kept, highest = jnp.where(allowed, logits, 0.0), jnp.maximum(largest, logits.max(axis=0))
+        added = jnp.exp(logits - highest).sum(axis=0)
+        exponentials = exponentials * jnp.exp(largest - highest) + added
+        columns = highest, exponentials, totals + kept.sum(axis=0), counts + allowed.sum(axis=0)
+        count = jnp.maximum(allowed.sum(axis=1), 1).astype(logits.dtype)
+        return columns, Sums(jax.nn.logsumexp(logits, axis=1), kept.sum(axis=1) / count, count)
+
+    zeros = jnp.zeros(len(candidates[0]), left.dtype)
+    columns, rows = _in_chunks(step, (zeros + EXCLUDED, zeros, zeros, zeros), (left, products, valid), first, chunk)
+    largest, exponentials, totals, counts = columns
+    if split:
+        highest = jax.lax.pmax(largest, BATCH_AXES)
+        exponentials = exponentials * jnp.exp(largest - highest)
+        exponentials, totals, counts = jax.lax.psum((exponentials, totals, counts), BATCH_AXES)
+        largest = highest
+    counts = jnp.maximum(counts, 1)
+    return rows, Sums(largest + jnp.log(exponentials), totals / counts, counts)
+
+
+def _local_gradients(
+    left: Float[Array, "n E"],
+    right: Float[Array, "n E"],
+    products: Array,
+    valid: Array,
+    of_rows: tuple[Array, ...],
+    of_columns: tuple[Array, ...],
+    chunk: int | None,
+    split: bool,
+) -> tuple[Float[Array, "n E"], Float[Array, "n E"]]:
+    """Of the rows of one device on either side."""
+    first, candidates = _candidates(right, products, valid, split)
+    column_lse, column_slope, column_mean = of_columns
+
+    def step(total: Array, rows: tuple[Array, ...]) -> tuple[Array, Array]:
+        lse, slope, mean = (x[:, None] for x in rows[4:])
+        logits, allowed = _logits(rows[:4], candidates)
+        gradient = slope * jnp.exp(logits - lse) + mean
+        gradient = gradient + column_slope * jnp.exp(logits - column_lse) + column_mean
+        gradient = jnp.where(allowed, gradient, 0.0)
+        total = total + jnp.matmul(gradient.T, rows[0], precision="highest")
+        return total, jnp.matmul(gradient, candidates[0], precision="highest")
+
+    start = jnp.zeros_like(candidates[0])
+    total, of_left = _in_chunks(step, start, (left, products, valid), first, chunk, of_rows)
+    return of_left, jax.lax.psum_scatter(total, BATCH_AXES, tiled=True) if split else total
+
+
+def _candidates(right: Array, products: Array, valid: Array, split: bool) -> tuple[Any, tuple[Array, Array, Array]]:
+    """The place of this device's first row, and the candidates of all devices."""
+    given = right, products, valid
+    if not split:
+        return 0, given
+    right, products, valid = (jax.lax.all_gather(x, BATCH_AXES, tiled=True) for x in given)
+    return jax.lax.axis_index(BATCH_AXES) * len(given[0]), (right, products, valid)
+
+
+def _logits(rows: tuple[Array, ...], candidates: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+    """Logits of some rows, excluded where a column is no candidate, and where it is one."""
+    (left, products, valid, places), (others, other_products, other_valid) = rows, candidates
     positive = jnp.arange(len(others)) == places[:, None]
-    allowed = (positive | (products[:, None] != other_products)) & other_valid
+    allowed = (positive | (products[:, None] != other_products)) & other_valid & valid[:, None]
     # Not in the accelerators' short floats: an error of 2⁻⁸ in a similarity is one of 2⁻⁸/τ in the logit.
-    logits = jnp.where(allowed, jnp.matmul(rows, others.T, precision="highest") / temperature, EXCLUDED)
-    mean = jnp.where(allowed, logits, 0.0).sum(axis=1) / jnp.maximum(allowed.sum(axis=1), 1)
-    at_positive = jnp.where(positive, logits, 0.0).sum(axis=1)
-    losses = jax.nn.logsumexp(logits, axis=1) - (1 - smoothing) * at_positive - smoothing * mean
-    return jnp.where(valid, losses, 0.0)
+    return jnp.where(allowed, jnp.matmul(left, others.T, precision="highest"), EXCLUDED), allowed
 
 
 def _in_chunks(
-    losses: Callable[[Rows, Array], Array], anchors: Rows, places: Int[Array, " n"], chunk: int | None
-) -> Float[Array, ""]:
-    """The sum of `losses` of all anchors, of at most `chunk` at a time in the forward and in the backward pass."""
-    n = len(places)
+    step: Callable[[Any, tuple[Array, ...]], tuple[Any, Any]],
+    start: Any,
+    rows: tuple[Array, ...],
+    first: Any,
+    chunk: int | None,
+    more: tuple[Array, ...] = (),
+) -> tuple[Any, Any]:
+    """`step` over rows, their places and more of them, at most `chunk` at a time: what it carries, and each row's."""
+    n = len(rows[0])
+    parts = (*rows, first + jnp.arange(n), *more)
     if chunk is None or chunk >= n:
-        return losses(anchors, places).sum()
+        return step(start, parts)
     chunks = -(-n // chunk)
     size = -(-n // chunks)
 
     def cut(x: Array) -> Array:  # padding is not valid: zeros
         return jnp.pad(x, ((0, chunks * size - n),) + ((0, 0),) * (x.ndim - 1)).reshape(chunks, size, *x.shape[1:])
 
-    parts = jax.tree.map(cut, (anchors, places))
-    return jax.lax.map(lambda part: jax.checkpoint(losses)(*part).sum(), parts).sum()
+    carried, given = jax.lax.scan(step, start, jax.tree.map(cut, parts))
+    return carried, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:n], given)

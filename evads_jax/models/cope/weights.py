@@ -17,8 +17,10 @@ import numpy as np
 from evads_jax.errors import UserError
 from evads_jax.models.cope.config import CopeConfig
 from evads_jax.models.cope.parameters import Params
+from evads_jax.models.cope.text import EPSILON as _BERT_EPSILON
 from evads_jax.models.qwen_vl.checkpoint_files import read_files
 
+_CLIP_EPSILON = 1e-5  # of CLIP's norms; the default of `layer_norm`
 # Name in config.json → our field, and the value that transformers takes where the name is absent.
 _CLIP_SIZES: Mapping[str, tuple[str, int | str]] = {
     "hidden_size": ("visual_width", 768),
@@ -86,6 +88,7 @@ def load_visual(params: Params, config: CopeConfig, folder: str | Path) -> Param
     sizes = _read_config(folder)
     sizes = sizes.get("vision_config", sizes)
     _check(sizes, config, _CLIP_SIZES, folder)
+    _check_epsilon(sizes, _CLIP_EPSILON, folder)
     tensors = _Tensors(
         folder,
         "vision_model.",
@@ -102,7 +105,7 @@ def load_visual(params: Params, config: CopeConfig, folder: str | Path) -> Param
         "norm_out": tensors.module("post_layernorm"),
     }
     if tensors.has("visual_projection"):
-        found["projection"] = tensors.module("visual_projection")
+        found["projection"] = tensors.module("visual_projection", bias=False)
     if tensors.has("mit."):
         _check(sizes, config, _MIT_SIZES, folder)
         found["message"] = tensors.stack(_MESSAGE, "encoder.layers", config.visual_layers)
@@ -131,6 +134,7 @@ def load_text(params: Params, config: CopeConfig, folder: str | Path) -> Params:
     if layers < config.text_layers:
         raise UserError(f"the weights have {layers} layers", str(folder), f"set config.model.text_layers to {layers}")
     _check(sizes, config, _BERT_SIZES, folder)
+    _check_epsilon(sizes, _BERT_EPSILON, folder)
     later = tuple(f"encoder.layer.{i}." for i in range(config.text_layers, layers))
     tensors = _Tensors(folder, "bert.", ("cls.", "embeddings.position_ids", *later))
     # All tokens are of the first type: its vector is part of every position's.
@@ -165,11 +169,11 @@ class _Tensors:
             raise UserError(f"no tensor {name!r} among the weights", self.where)
         return np.asarray(self._values[name], np.float32)
 
-    def module(self, name: str) -> Params:
-        """A linear layer, its matrix turned to [in, out], or a norm."""
+    def module(self, name: str, bias: bool = True) -> Params:
+        """A linear layer, its matrix turned to [in, out], or a norm; a bias that it has must be there."""
         weight = self.array(f"{name}.weight")
         found = {"weight": weight.T} if weight.ndim == 2 else {"scale": weight}
-        return found | ({"bias": self.array(f"{name}.bias")} if self.has(f"{name}.bias") else {})
+        return found | ({"bias": self.array(f"{name}.bias")} if bias else {})
 
     def stack(self, names: Mapping[str, str], prefix: str, layers: int) -> Params:
         """The modules of all layers, stacked on a leading axis."""
@@ -202,6 +206,12 @@ def _check(
         if value != getattr(config, ours):
             what = f"the weights have {theirs} {value!r}, the model {getattr(config, ours)!r}"
             raise UserError(what, str(folder), f"set config.model.{ours} to {value!r}")
+
+
+def _check_epsilon(sizes: Mapping[str, Any], ours: float, folder: Path) -> None:
+    """The norms' ε is no field of the model: published CLIPs and BERTs have these."""
+    if (value := sizes.get("layer_norm_eps", ours)) != ours:
+        raise UserError(f"the weights have layer_norm_eps {value!r}, the model {ours!r}", str(folder))
 
 
 def _with_encoder(params: Params, name: str, found: Params, tensors: _Tensors) -> Params:

@@ -2,8 +2,9 @@
 
 ResNet10: 7 × 7 stem of stride 2, max pool, four blocks of one residual unit (the last three halve the map), mean over
 the map. ViT: pre-norm blocks with exact gelu; the feature is the normalised class token, which the paper does not say.
-Images are [B, H, W, 3] in 0…1 and are not normalised further, as in the released code; DINO's own statistics can be
-taken into its patch embedding (`weights.load_vit`).
+Images are [B, H, W, 3] in 0…1. The ResNet takes them as they are, as the released code does. The ViT first normalises
+them by ImageNet's mean and deviation, as DINO does: in 0…1 what all patches have in common outweighs what tells them
+apart, and a ViT from fresh parameters does not leave the loss of guessing for a long time.
 """
 
 from typing import Any
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from evads_jax.models.dinov3.model import DEVIATION, MEAN
 from evads_jax.models.flor import norms
 from evads_jax.models.flor.config import FlorConfig
 from evads_jax.models.flor.norms import Weights
@@ -104,7 +106,8 @@ def _vit(
 ) -> tuple[Array, Params]:
     B, p, D = x.shape[0], config.patch, config.width
     side = x.shape[1] // p
-    patches = x.reshape(B, side, p, side, p, 3).transpose(0, 1, 3, 2, 4, 5).reshape(B, side**2, p * p * 3)
+    pixels = ((x - MEAN) / DEVIATION).reshape(B, side, p, side, p, 3)
+    patches = pixels.transpose(0, 1, 3, 2, 4, 5).reshape(B, side**2, p * p * 3)
     x = patches @ params["patch"]["weight"] + params["patch"]["bias"]
     x = jnp.concatenate([jnp.broadcast_to(params["class_token"], (B, 1, D)), x], axis=1) + params["positions"]
     of_layers = None if isinstance(weights, float) else weights[:-1].reshape(config.layers, 2, -1)

@@ -1,10 +1,8 @@
 """DINO's ViT weights from a local folder in the Hugging Face layout: config.json and safetensors, as in
 facebook/dino-vits16 (ViTModel of transformers; names of versions before and from 5).
 
-DINO normalises pixels by ImageNet's mean and deviation; here images stay in 0…1. So the patch embedding takes that
-normalisation in: `W·(x − μ)/σ + b = (W/σ)·x + (b − Σ W·μ/σ)`. Layer norms that become mixed norms give their scale and
-bias to the batch norm beside them too, whose running statistics only base training makes meaningful (how the paper
-starts its ViT is not given).
+Layer norms that become mixed norms give their scale and bias to the batch norm beside them too, whose running
+statistics only base training makes meaningful (how the paper starts its ViT is not given).
 """
 
 import json
@@ -17,7 +15,6 @@ import jax
 import numpy as np
 
 from evads_jax.errors import UserError
-from evads_jax.models.dinov3.model import DEVIATION, MEAN
 from evads_jax.models.flor.config import FlorConfig
 from evads_jax.models.flor.parameters import Params, abstract, init
 from evads_jax.models.qwen_vl.checkpoint_files import read_files
@@ -123,13 +120,9 @@ def _assemble(take: Callable[[str], np.ndarray], config: FlorConfig) -> Params:
         }
 
     kernel, bias = (take(f"embeddings.patch_embeddings.projection.{part}") for part in ("weight", "bias"))
-    weight = kernel.transpose(2, 3, 1, 0).astype(np.float64) / DEVIATION[:, None]  # [p, p, 3, D]
     positions = take("embeddings.position_embeddings")[0]
     return {
-        "patch": {
-            "weight": weight.reshape(-1, len(bias)).astype(np.float32),
-            "bias": (bias - (weight * MEAN[:, None]).sum(axis=(0, 1, 2))).astype(np.float32),
-        },
+        "patch": {"weight": kernel.transpose(2, 3, 1, 0).reshape(-1, len(bias)), "bias": bias},  # rows, columns, RGB
         "class_token": take("embeddings.cls_token")[0],
         "positions": _resampled(positions, config.image_size // config.patch),
         "layers": jax.tree.map(lambda *layers: np.stack(layers), *(layer(f"layers.{i}") for i in range(config.layers))),

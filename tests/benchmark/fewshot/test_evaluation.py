@@ -3,9 +3,9 @@
 import dataclasses
 import json
 
-import jax
 import numpy as np
 import pytest
+from models.flor import tiny
 
 from evads_jax.benchmark.fewshot import Finetuning, Transduction, accuracy, embed, evaluation, interval
 from evads_jax.benchmark.fewshot.evaluation import Protocol
@@ -32,7 +32,7 @@ def images_of(seed=0, sizes=(8, 8, 8, 8)):
 
 @pytest.fixture(scope="module")
 def params():
-    return flor.init(MODEL, jax.random.key(0))
+    return tiny.params(MODEL)
 
 
 def evaluated(params, folder, images=None, about=ABOUT, model=MODEL, **changes):
@@ -104,16 +104,18 @@ def test_figures_of_other_weights_or_images_are_not_taken_over(kept, params, tmp
     assert asked["about"] == other.get("about", ABOUT)
 
 
-def test_a_broken_file_of_figures_is_made_anew(params, tmp_path):
+@pytest.mark.parametrize("left", [0, 3, 100])
+def test_a_broken_file_of_figures_is_made_anew(params, tmp_path, left):
     folder = tmp_path / "colours"
     first = evaluated(params, folder, finetuned_episodes=0)[0]
-    (folder / "accuracies.npz").write_bytes(b"cut")
+    file = folder / "accuracies.npz"
+    file.write_bytes(file.read_bytes()[:left])
     assert evaluated(params, folder, finetuned_episodes=0)[0] == first
 
 
 def test_a_network_without_a_mix_has_no_fine_tuned_figure(tmp_path):
     model = dataclasses.replace(MODEL, norm="layer")
-    summary = evaluated(flor.init(model, jax.random.key(0)), tmp_path, model=model, rounds=())[0]
+    summary = evaluated(tiny.params(model), tmp_path, model=model, rounds=())[0]
     assert sorted(summary["figures"]) == ["prototypes_1", "prototypes_2"]
 
 

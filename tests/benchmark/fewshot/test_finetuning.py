@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from models.flor import tiny
 
 from evads_jax.benchmark.fewshot import (
     Finetuning,
@@ -32,8 +33,7 @@ def world():
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(4), 8)
     images = rng.integers(0, 160, (4, 1, 1, 3))[labels] + rng.integers(0, 96, (32, 16, 16, 3))
-    params = flor.init(CONFIG, jax.random.key(0))
-    params = jax.tree.map(lambda x: x + 0.2 * rng.uniform(-1, 1, x.shape).astype(np.float32), params)
+    params = tiny.params(CONFIG)
     episodes = sample(labels, list("abcd"), ways=2, shots=2, queries=4, count=6, seed=0)
     return params, images.astype(np.uint8), episodes
 
@@ -96,7 +96,7 @@ def by_hand(world, settings, number):
     return accuracy(features, Episodes(chosen[None], 2))[0], moving["mix"]
 
 
-@pytest.mark.parametrize("what", ["mix", "all"])
+@pytest.mark.parametrize("what", ["mix", pytest.param("all", marks=pytest.mark.slow)])
 def test_each_episode_is_tuned_as_by_hand(world, what):
     settings = dataclasses.replace(SETTINGS, what=what)
     found = tuned(world, settings)

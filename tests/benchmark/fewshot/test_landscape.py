@@ -1,9 +1,9 @@
 """The loss around a network, against sums written out in NumPy and against the network's own modes."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from models.flor import tiny
 
 from evads_jax.benchmark.fewshot import accuracy, embed, landscape, sample
 from evads_jax.models import flor
@@ -71,10 +71,7 @@ def world():
     made = {}
     for norm in ("batch", "layer", "flor"):
         model = flor.FlorConfig(norm=norm, **SIZES)
-        leaves, structure = jax.tree.flatten(flor.init(model, jax.random.key(0)))
-        keys = jax.random.split(jax.random.key(1), len(leaves))
-        leaves = [x + 0.3 * jax.random.uniform(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
-        made[norm] = model, jax.tree.unflatten(structure, leaves)
+        made[norm] = model, tiny.params(model)
     return made, images.astype(np.uint8)
 
 

@@ -110,6 +110,14 @@ def test_a_run_on_the_papers_sets_stands_beside_them(tmp_path):
     assert cells["ISIC"].value is None
 
 
+def test_a_row_of_fewer_seeds_than_the_title_names_is_told(tmp_path):
+    runs = [write_run(tmp_path / f"flor{s}", seed=s) for s in (1, 2)]
+    table = flor([*runs, write_run(tmp_path / "batch", norm="batch", seed=2)])[0]
+    assert "2 seeds: 1, 2" in table.title
+    assert "ResNet10, batch (BN): only seed 2." in table.notes
+    assert not any("only seed" in note for note in flor(runs)[0].notes)
+
+
 def test_norms_and_networks_stand_in_one_order(tmp_path):
     kinds = [("vit", "layer"), ("resnet10", "flor"), ("resnet10", "batch"), ("vit", "flor")]
     runs = [write_run(tmp_path / f"{n}{k}", network=n, norm=k) for n, k in kinds]

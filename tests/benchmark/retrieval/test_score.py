@@ -88,6 +88,10 @@ def test_a_form_that_is_not_known_or_a_file_that_is_not_there_is_one_line(tmp_pa
         store.export_embeddings(tmp_path, embed(0.1), "csv")
     with pytest.raises(UserError, match="no exported embeddings"):
         store.read_embeddings(tmp_path / "embeddings.npz")
+    for broken in ("embeddings.npz", "embeddings.safetensors"):
+        (tmp_path / broken).write_bytes(b"PK\x03\x04 cut")
+        with pytest.raises(UserError, match="no exported embeddings"):
+            store.read_embeddings(tmp_path / broken)
     with pytest.raises(UserError, match="no evaluation"):
         store.read_result(tmp_path)
 

@@ -43,6 +43,9 @@ def test_isic_takes_the_class_of_the_one_column_that_is_marked(tmp_path):
     table.write_text("image,MEL,NV\nISIC_1,0.0,1.0\nISIC_2,1.0,0.0\nISIC_3,0.0,1.0\n")
     images = opened("isic", isic=tmp_path)
     assert (images.classes, images.labels) == (("MEL", "NV"), (0, 1, 1))
+    for part in ("Test", "Validation"):  # their images are elsewhere
+        table.with_name(f"ISIC2018_Task3_{part}_GroundTruth.csv").write_text("image,MEL,NV\nISIC_7,1.0,0.0\n")
+    assert opened("isic", isic=tmp_path).labels == images.labels
     table.write_text("image,MEL,NV\nISIC_1,1.0,1.0\n")
     with pytest.raises(UserError, match="ISIC_1 has 2 classes"):
         opened("isic", isic=tmp_path)
@@ -68,7 +71,7 @@ def test_what_is_wrong_with_a_folder_is_told_with_its_name(tmp_path):
         plan(settings(), f"folder:{tmp_path / 'set'}")
     with pytest.raises(UserError, match="no class folders"):
         plan(settings(), f"folder:{tmp_path / 'set' / 'empty'}")
-    with pytest.raises(UserError, match=r"no \*GroundTruth\*\.csv"):
+    with pytest.raises(UserError, match=r"no \*Training_GroundTruth\*\.csv"):
         opened("isic", isic=tmp_path)
     (tmp_path / "Data_Entry_2017.csv").write_text("Image,Finding\n")
     with pytest.raises(UserError, match="no column Image Index, Finding Labels"):

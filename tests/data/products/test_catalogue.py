@@ -3,6 +3,7 @@
 import pytest
 
 from evads_jax.data.products.catalogue import FAMILY, SEEN, SPLITS, TOLD, draw_catalogue
+from evads_jax.errors import UserError
 
 COUNT = 60
 
@@ -36,6 +37,11 @@ def test_the_same_seed_gives_the_same_products_and_more_of_them_only_adds():
     few, many = draw_catalogue(3, "test", 8), draw_catalogue(3, "test", 20)
     assert many[:8] == few == draw_catalogue(3, "test", 8)
     assert draw_catalogue(4, "test", 8) != few
+
+
+def test_more_products_than_can_be_found_are_refused():
+    with pytest.raises(UserError, match=r"10000000 validation products, \d+ can be drawn .data.products_validation"):
+        draw_catalogue(0, "validation", 10_000_000)
 
 
 def test_an_unknown_split_is_refused():

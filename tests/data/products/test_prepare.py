@@ -55,6 +55,14 @@ def test_finished_shards_are_used_again_and_those_of_other_pictures_refused(prep
     config.model.frame_size = 32
     with pytest.raises(UserError, match="have size 16, the config asks for 32"):
         prepare(config, folder, lambda line: None)
+    config.model.frame_size, config.run.language = 16, "zh"
+    with pytest.raises(UserError, match="have language 'en', the config asks for 'zh'"):
+        prepare(config, folder, lambda line: None)
+
+
+def lost_of(product, sources):
+    (found,) = (s[i] for s in sources.values() for i in range(len(s)) if s[i].product == product)
+    return [lost.detail for lost in found.lost]
 
 
 def test_rope_is_held_out_by_product_and_what_has_no_pair_is_counted_or_refused(tmp_path):
@@ -83,6 +91,9 @@ def test_rope_is_held_out_by_product_and_what_has_no_pair_is_counted_or_refused(
     assert names["validation"]
     assert not names["train"] & names["validation"]
     assert any("have no pair and are left out, the first" in line for line in lines)
+    assert lost_of("A", sources) == []
+    (tmp_path / "pictures" / "p1.jpg").unlink()
+    assert lost_of("A", prepare(config, tmp_path, lines.append)) == ["p1.jpg"]  # what changed is read again
     data.max_bad_share = 0.0
     with pytest.raises(UserError, match="have no pair"):
         prepare(config, tmp_path / "again", lines.append)

@@ -1,6 +1,7 @@
 """ROPE's files: read, checked line by line, and what cannot be had counted or refused."""
 
 import pytest
+from PIL import Image
 
 from evads_jax.data.products.records import Lost, ProductRecord
 from evads_jax.data.products.rope import Layout, ReadRope, RopeClip, RopeProduct, read_rope
@@ -68,9 +69,28 @@ def test_two_texts_of_a_clip_and_a_clip_of_two_products_are_refused(rope):
         read_rope(rope / "rope", "train")
 
 
-def test_only_what_is_wanted_is_kept_and_at_most_so_many_clips_of_a_domain(rope):
-    (one,) = read_rope(rope / "rope", "train", keep=lambda product: product == "A", most=1)
-    assert [clip.domain for clip in one.clips] == ["page", "video", "live"]
+def test_at_most_so_many_clips_of_a_domain_are_kept(rope):
+    first, *_ = read_rope(rope / "rope", "train", most=1)
+    assert [clip.domain for clip in first.clips] == ["page", "video", "live"]
+
+
+def test_spaces_in_a_list_of_clips_and_a_byte_order_mark_lose_no_clip(rope):
+    path = rope / "rope" / "training_product_videos_pair.txt"
+    path.write_text("v1, v2,\tA\n", encoding="utf-8-sig")
+    path = rope / "rope" / "training_page_titles.txt"
+    path.write_text(path.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    first, *_ = read_rope(rope / "rope", "train")
+    assert [(clip.id, clip.text) for clip in first.clips[:3]] == [
+        ("p1", "red kettle"), ("v1", "look at this"), ("v2", "again")
+    ]  # fmt: skip
+
+
+def test_of_a_page_with_several_pictures_the_first_is_taken(rope):
+    clips = tuple(RopeClip(f"c {d}", d, "said", ("v1_0.jpg", "v1_1.jpg", "v1_2.jpg")) for d in ("page", "video"))
+    record = reader(rope, (RopeProduct("A", clips),))(0)
+    page, video = record.clips
+    assert page.frames == video.frames[:1]
+    assert len(video.frames) == 2
 
 
 def test_a_record_has_the_frames_of_the_released_rule_in_the_models_size(rope):
@@ -89,6 +109,13 @@ def test_a_product_without_any_pair_is_listed_or_refused(rope):
     assert reader(rope, products)(1) == Broken("B", "no_pair", "clips in page")
     with pytest.raises(UserError, match=r"without any pair.*B"):
         reader(rope, products, refuse=True)(1)
+
+
+def test_a_picture_too_large_to_be_one_is_listed_too(rope, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # the file's 600 are more than twice that
+    record = reader(rope, read_rope(rope / "rope", "train"))(0)
+    assert {lost.clip for lost in record.lost if lost.kind == "undecodable"} == {"p1", "v1", "v2", "l1"}
+    assert [clip.id for clip in record.clips] == ["p1", "v1", "v2"]  # what is left of them is their text
 
 
 def test_missing_and_corrupt_pictures_are_listed_by_name_or_refused(rope):

@@ -1,26 +1,23 @@
-"""COPE's losses, and a gradient of the whole model, on one device and on meshes of eight; a program of its own.
+"""COPE's losses, and a gradient of the whole model, on one device and on a mesh of eight; a program of its own.
 
-    XLA_FLAGS=--xla_force_host_platform_device_count=8 python eight_devices.py losses   (or: model)
+    PYTHONPATH=tests XLA_FLAGS=--xla_force_host_platform_device_count=8 python eight_devices.py losses fsdp8
 
-Prints, for every mesh, the largest difference of each value and gradient, relative to its largest number, and what the
-compiled classification sends between devices.
+The first argument may also be `model`, the second any of `MESHES`. Prints the largest difference of each value and
+gradient, relative to its largest number, and what the compiled classification sends between devices.
 """
 
 import json
 import re
 import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
+from models.cope import tiny
 
 from evads_jax.models import cope, partitioning
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
-from models.cope import tiny
 
 MESHES = {"fsdp8": (1, 8, 1), "data2_fsdp2_tp2": (2, 2, 2)}
 B, E, C = 16, 6, 24
@@ -74,14 +71,13 @@ if __name__ == "__main__":
     assert jax.device_count() == 8
     outcome = {"losses": losses, "model": model}[sys.argv[1]]
     alone, _ = outcome(None)
-    results = {}
-    for name, (data, fsdp, tp) in MESHES.items():
-        mesh = partitioning.make_mesh(data, fsdp, tp)
-        with jax.set_mesh(mesh):
-            split, text = outcome(mesh)
-        logits = rf"f32\[({B}|{B // data // fsdp}),{C}\]"
-        results[name] = {what: difference(alone[what], split[what]) for what in split} | {
-            "gathers": len(re.findall("all-gather", text)),
-            "whole_logits": len(re.findall(logits, text)) if tp > 1 else 0,
-        }
-    print(json.dumps(results))
+    data, fsdp, tp = MESHES[sys.argv[2]]
+    mesh = partitioning.make_mesh(data, fsdp, tp)
+    with jax.set_mesh(mesh):
+        split, text = outcome(mesh)
+    logits = rf"f32\[({B}|{B // data // fsdp}),{C}\]"
+    result = {what: difference(alone[what], split[what]) for what in split} | {
+        "gathers": len(re.findall("all-gather", text)),
+        "whole_logits": len(re.findall(logits, text)) if tp > 1 else 0,
+    }
+    print(json.dumps(result))

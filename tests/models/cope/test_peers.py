@@ -1,6 +1,10 @@
 """Frames and text at the sizes of the paper's encoders, and the loss, against transformers and torch."""
 
 import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -80,3 +84,15 @@ def test_the_pair_loss_is_that_of_torch():
     assert float(found) == pytest.approx(loss.item(), rel=1e-6)
     for one, other in zip(gradients, (a.grad, b.grad), strict=True):
         np.testing.assert_allclose(one, other.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_the_benchmark_finds_the_same_losses_and_writes_its_page(tmp_path):
+    page, out = tmp_path / "page.md", tmp_path / "out.json"
+    page.write_text("<!-- begin speed -->\n<!-- end speed -->\n")
+    command = [sys.executable, "-m", "benchmarks.cope", "--quick", f"--page={page}", f"--out={out}"]
+    subprocess.run(command, check=True, cwd=Path(__file__).parents[3], timeout=500)
+    (found,) = json.loads(out.read_text())["steps"].values()
+    assert found["apart"][0] <= 1e-4
+    assert found["seconds"].keys() == {"evads_jax", "PyTorch"}
+    assert "| training step |" in page.read_text()
+    assert "| loss of a batch of |" in page.read_text()

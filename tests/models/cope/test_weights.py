@@ -182,6 +182,16 @@ def spoil(source, folder, config=(), **tensors):
     ("tensors", "config", "message"),
     [
         ({"vision_model.post_layernorm.weight": None}, {}, "no tensor 'post_layernorm.weight'"),
+        *(
+            ({f"vision_model.encoder.layers.{i}.mlp.fc1.bias": None}, {}, f"no tensor '.*{i}.mlp.fc1.bias'")
+            for i in (0, 1)
+        ),
+        (
+            {"visual_projection.bias": np.ones(8, np.float32)},
+            {},
+            "tensors that this model does not have.*projection.bias",
+        ),
+        ({}, {"layer_norm_eps": 1e-6}, "layer_norm_eps 1e-06, the model 1e-05"),
         ({"visual_projection.weight": np.ones((5, 16), np.float32)}, {}, r"projection/weight are \(16, 5\), not"),
         ({"vision_model.head.weight": np.ones(7, np.float32)}, {}, "1 tensors that this model does not have.*head"),
         ({}, {"num_attention_heads": 4}, "num_attention_heads 4, the model 2.*visual_heads to 4"),
@@ -199,6 +209,8 @@ def test_wrong_weights_of_frames_are_one_line(drawn, tmp_path, tensors, config, 
     [
         ({"embeddings.word_embeddings.weight": np.ones((31, 16), np.float32)}, {}, r"embed are \(31, 16\), not"),
         ({"encoder.layer.1.output.dense.weight": None}, {}, "no tensor 'encoder.layer.1.output.dense.weight'"),
+        ({"encoder.layer.1.output.dense.bias": None}, {}, "no tensor 'encoder.layer.1.output.dense.bias'"),
+        ({}, {"layer_norm_eps": 1e-5}, "layer_norm_eps 1e-05, the model 1e-12"),
         ({}, {"model_type": "roberta"}, "a roberta model with gelu is not read"),
         ({}, {"num_hidden_layers": 1}, "the weights have 1 layers.*text_layers to 1"),
         ({}, {"intermediate_size": 50}, "text_mlp_width to 50"),

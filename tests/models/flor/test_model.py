@@ -23,10 +23,14 @@ from evads_jax.models.flor import (
     parameter_count,
 )
 
+from . import tiny
+
 GOLDEN = Path(__file__).parent / "golden"
 # A mean weight of 1/4, in a network of both kinds.
 RESNET = FlorConfig(network="resnet10", norm="fixed", beta=(1.0, 3.0), image_size=40, widths=(3, 4, 5, 6), classes=7)
 VIT = FlorConfig(network="vit", width=8, layers=2, heads=2, mlp_width=12, patch=4, image_size=8, classes=7)
+# Every pass of a ResNet is a compilation of some seconds.
+BOTH = pytest.mark.parametrize("base", [pytest.param(RESNET, marks=pytest.mark.slow), VIT], ids=["resnet10", "vit"])
 
 
 def tree(held, prefix):
@@ -51,12 +55,9 @@ def golden():
 
 
 def small(config):
-    """Parameters whose statistics and affines differ from their starting values, and images."""
-    rng = np.random.default_rng(0)
-    moved = jax.tree.map(
-        lambda x: x + 0.1 * rng.uniform(size=x.shape).astype(np.float32), init(config, jax.random.key(0))
-    )
-    return moved, rng.uniform(size=(4, config.image_size, config.image_size, 3)).astype(np.float32)
+    """Parameters and images."""
+    side = config.image_size
+    return tiny.params(config), np.random.default_rng(0).uniform(size=(4, side, side, 3)).astype(np.float32)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "mode"))
@@ -86,14 +87,17 @@ def test_resnet10_has_the_gradients_of_torch_and_none_at_its_statistics(golden):
     assert not any(x.any() for x in jax.tree.leaves(gradient[STATISTICS]))
 
 
-def test_finetuning_at_its_start_is_the_test_mode(golden):
-    _, params, images = golden
-    tuned, after = run(params, RESNET, images, "finetune", mix=initial_mix(RESNET))
-    close(tuned, run(params, RESNET, images, "test")[0], 1e-6)
+@BOTH
+def test_finetuning_at_its_start_is_the_test_mode(base):
+    params, images = small(base)
+    tuned, after = run(params, base, images, "finetune", mix=initial_mix(base))
+    close(tuned, run(params, base, images, "test")[0], 1e-6)
     jax.tree.map(np.testing.assert_array_equal, after, params[STATISTICS])
 
 
-@pytest.mark.parametrize(("base", "own"), [(RESNET, "instance"), (VIT, "layer")])
+@pytest.mark.parametrize(
+    ("base", "own"), [pytest.param(RESNET, "instance", marks=pytest.mark.slow), (VIT, "layer")], ids=["resnet10", "vit"]
+)
 def test_the_mix_leads_from_the_norm_of_the_batch_to_that_of_one_image(base, own):
     of_batch, of_image = (dataclasses.replace(base, norm=norm) for norm in ("batch", own))
     params, images = small(of_batch)
@@ -114,7 +118,7 @@ def rename(network):
     return {("own" if name == "batch" else name): rename(value) for name, value in network.items()}
 
 
-@pytest.mark.parametrize("base", [RESNET, VIT])
+@BOTH
 def test_draws_are_of_each_image_and_the_key_decides_them(base):
     config = dataclasses.replace(base, norm="flor", beta=(0.5, 0.5))
     params, images = small(config)
@@ -127,7 +131,7 @@ def test_draws_are_of_each_image_and_the_key_decides_them(base):
     assert np.abs(found - other).max() > 1e-4
 
 
-@pytest.mark.parametrize("base", [RESNET, VIT])
+@BOTH
 def test_padded_images_change_nothing(base):
     config = dataclasses.replace(base, norm="fixed")
     params, images = small(config)

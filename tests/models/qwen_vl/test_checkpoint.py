@@ -3,11 +3,8 @@
 import dataclasses
 import functools
 import json
-import os
 import shutil
 import struct
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -195,15 +192,8 @@ def test_a_part_of_a_parameter_reads_that_part_of_the_tensors():
             np.testing.assert_array_equal(checkpoint._read(place, layers, tuple(part)), leaf[tuple(part)])
 
 
-def test_on_eight_devices_each_reads_its_part_and_the_export_is_the_same(tmp_path):
-    run = subprocess.run(
-        [sys.executable, "-c", EIGHT_DEVICES, QWEN2_5_4, tmp_path],
-        env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert run.stdout.strip() == "equal", run.stderr[-2000:]
+def test_on_eight_devices_each_reads_its_part_and_the_export_is_the_same(on_eight_devices, tmp_path):
+    assert on_eight_devices("-c", EIGHT_DEVICES, QWEN2_5_4, tmp_path) == "equal"
     for path in QWEN2_5_4.iterdir():
         assert (tmp_path / path.name).read_bytes() == path.read_bytes()
 
