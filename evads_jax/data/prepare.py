@@ -247,10 +247,10 @@ def check_foreign(opened: Mapping[str, shards.RecordSource], asked: Mapping[str,
                 )
 
 
-def made_by(sources: Sequence[ModuleType] = _SOURCES) -> dict[str, str]:
+def made_by(sources: Sequence[ModuleType] = _SOURCES, packages: Sequence[str] = _PACKAGES) -> dict[str, str]:
     """What decides the bytes of a record beside its recipe: the code that makes it, and the codecs."""
     code = hashlib.sha256(b"".join(Path(str(module.__file__)).read_bytes() for module in sources))
-    return {"code": code.hexdigest()[:16]} | {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {"code": code.hexdigest()[:16]} | {name: importlib.metadata.version(name) for name in packages}
 
 
 def _digest(groups: Iterable[Rows]) -> str:

@@ -11,6 +11,7 @@ from rich.console import Console
 from evads_jax.benchmark import files
 from evads_jax.benchmark.retrieval.page import nearest_products, result_page
 from evads_jax.benchmark.retrieval.score import Clips
+from evads_jax.data.fewshot.reading import READING_ERRORS
 from evads_jax.data.media import encode_jpeg
 from evads_jax.data.products.records import DOMAINS, ProductClip
 from evads_jax.data.products.render import resized
@@ -80,7 +81,7 @@ def _query(config: Any, clips: list[ProductClip], size: int) -> ProductClip:
         try:
             with Image.open(config.picture) as image:
                 picture = np.asarray(image.convert("RGB"))
-        except (OSError, ValueError, SyntaxError) as error:
+        except READING_ERRORS as error:
             reason = " ".join(str(error).split())
             raise UserError(f"the picture cannot be read ({reason})", str(config.picture)) from error
         frames = (encode_jpeg(resized([picture], size)[0]),)

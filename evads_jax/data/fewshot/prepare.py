@@ -13,7 +13,6 @@ A set is named `<source>` or `<source>/<part>`:
 """
 
 import hashlib
-import importlib.metadata
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -27,12 +26,14 @@ from evads_jax.data.fewshot import domains, folders, noise, products, registered
 from evads_jax.data.fewshot.digits import digits
 from evads_jax.data.fewshot.reading import Images, Plan, Unreadable
 from evads_jax.data.fewshot.sets import ImageSet
+from evads_jax.data.prepare import made_by
 from evads_jax.errors import UserError
 
 Log = Callable[[str], None]
 
 # What a rendered image is made by: a change in any of these makes another set.
 _SOURCES = (domains, noise, products, render, shapes, textures)
+_PACKAGES = ("numpy", "pillow")
 _LAYOUTS = {"isic": folders.isic, "chestx": folders.chestx}
 _FOLDER = "folder:"
 
@@ -108,17 +109,8 @@ def _rendered(data: ConfigDict, name: str, domain: str, part: str) -> Plan:
         label, number = divmod(index, count)
         return render.draw(domain, part, classes[label], number, size, seed)
 
-    recipe = {"rendered": name, "per_class": count, "seed": seed, "made_by": _made_by()}
+    recipe = {"rendered": name, "per_class": count, "seed": seed, "made_by": made_by(_SOURCES, _PACKAGES)}
     return Plan(name, recipe, lambda: Images(classes, labels, make))
-
-
-def _made_by() -> str:
-    digest = hashlib.sha256()
-    for module in _SOURCES:
-        digest.update(Path(str(module.__file__)).read_bytes())
-    for package in ("numpy", "pillow"):
-        digest.update(f"{package} {importlib.metadata.version(package)}\n".encode())
-    return digest.hexdigest()[:16]
 
 
 def _made(plan: Plan, data: ConfigDict, size: int, root: Path, say: Log) -> ImageSet:
