@@ -177,11 +177,14 @@ def test_the_landscape_is_measured_once(studied, monkeypatch):
     flor_study.run(config, workdir)
 
 
-def test_the_landscape_of_what_is_no_run_is_refused(tmp_path):
+@pytest.mark.parametrize(("held", "told"), [(None, "no run here"), ('{"job": "flor"}', "no finished few-shot run")])
+def test_the_landscape_of_what_is_no_finished_run_is_refused(tmp_path, held, told):
     config = CONFIG("landscape")
     (tmp_path / "some").mkdir()
+    if held:
+        (tmp_path / "some" / "config.json").write_text(held)
     config.runs = str(tmp_path / "some")
-    with pytest.raises(UserError, match="no finished few-shot run"):
+    with pytest.raises(UserError, match=told):
         flor_landscape.run(config, tmp_path / "w")
 
 
