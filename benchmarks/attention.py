@@ -7,12 +7,10 @@ The constants of `evads_jax/models/attention/tiled.py` are to be set by it: the 
 and the lengths up to which the plain form is faster than that. Takes five minutes on two cores (an estimate).
 """
 
-import argparse
 import importlib.util
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -20,7 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.record import Record, put, table
+from benchmarks.command import FASTEST, options_parser, put, table
+from benchmarks.record import Record
 from evads_jax.models.attention import prefix, tiled
 
 HEADS, WIDTH, BATCH = 4, 64, 1
@@ -32,10 +31,8 @@ IN_TURN = 1024  # rows at one time in the form that computes all blocks
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=5, help="the fastest round counts")
-    parser.add_argument("--out", type=Path, help="keep the numbers here, and go on from them")
-    parser.add_argument("--page", type=Path, help="also put the tables into the block `attention` of this page")
+    page = "also put the tables into the block `attention` of this page"
+    parser = options_parser(__doc__, page, 5, FASTEST)
     parser.add_argument("--quick", action="store_true", help="tiny: whether it runs at all")
     options = parser.parse_args()
     record = Record(options.out)

@@ -14,7 +14,6 @@ With `--page` the tables also go into the block `speed` of that page. `--quick` 
 takes ten minutes and 5 GB on two quiet cores (an estimate).
 """
 
-import argparse
 import ctypes
 import functools
 import gc
@@ -34,7 +33,7 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy, normalize
 
-from evads_jax.density.measure_released import replace_block
+from benchmarks.command import options_parser, put
 from evads_jax.models import cope
 from evads_jax.models.cope import DOMAINS, PAIRS, ClipBatch, CopeConfig
 from evads_jax.models.cope.visual import DEVIATION, MEAN
@@ -62,12 +61,10 @@ Work = Callable[[], Any]
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=7, help="turns of each side; their median counts")
+    page, counts = "also put the tables into the block `speed` of this page", "turns of each side; their median counts"
+    parser = options_parser(__doc__, page, 7, counts)
     parser.add_argument("--chunk", type=int, default=128, help="our anchors whose similarities exist at one time")
     parser.add_argument("--quick", action="store_true", help="the smallest sizes, two rounds")
-    parser.add_argument("--out", type=Path, help="also write the numbers as JSON")
-    parser.add_argument("--page", type=Path, help="also put the tables into the block `speed` of this page")
     options = parser.parse_args()
     steps, batches = ({"tiny": (4, TINY)}, (64,)) if options.quick else (STEPS, BATCHES)
     rounds, chunk = (2, 16) if options.quick else (options.rounds, options.chunk)
@@ -80,8 +77,7 @@ def main() -> None:
     if options.out:
         options.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     if options.page:
-        page = options.page.read_text(encoding="utf-8")
-        options.page.write_text(replace_block(page, "speed", text), encoding="utf-8")
+        put(options.page, {"speed": text})
 
 
 def step(products: int, sizes: Mapping[str, int], rounds: int) -> dict[str, Any]:

@@ -8,24 +8,22 @@ beside transformers where torch is installed (`make test-peers` makes such an en
 to be not there.
 """
 
-import argparse
 import importlib.util
 import json
 import os
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import numpy as np
 
+from benchmarks.command import FASTEST, fastest, options_parser, put
 from evads_jax.data import media
 from evads_jax.data.render.script import draw_script
 from evads_jax.data.render.video import draw_video
 from evads_jax.density.extract import ocr
 from evads_jax.density.extract.features import BlockFeatures, FeatureSettings, make_features, resized
-from evads_jax.density.measure_released import replace_block
 from evads_jax.density.visual.kernel import visual_densities
 from evads_jax.density.visual.settings import VisualSettings
 from evads_jax.models.dinov3.config import SIZES
@@ -38,11 +36,8 @@ RATE, SIDE, BATCH = 2.0, 224, 8
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = options_parser(__doc__, "also put the table into the block `speed` of docs/density.md", 3, FASTEST)
     parser.add_argument("--videos", type=int, default=8, help="rendered videos of six seconds")
-    parser.add_argument("--rounds", type=int, default=3, help="the fastest round counts")
-    parser.add_argument("--out", type=Path, help="also write the numbers as JSON")
-    parser.add_argument("--page", type=Path, help="also put the table into the block `speed` of docs/density.md")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = stages(Path(folder), options.videos, options.rounds)
@@ -51,8 +46,7 @@ def main() -> None:
     if options.out:
         options.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     if options.page:
-        page = options.page.read_text(encoding="utf-8")
-        options.page.write_text(replace_block(page, "speed", table(found)), encoding="utf-8")
+        put(options.page, {"speed": table(found)})
 
 
 def stages(folder: Path, videos: int, rounds: int) -> dict[str, float | str]:
@@ -162,16 +156,6 @@ def banded(features: np.ndarray) -> float:
             weighted[side] += w * distance
             weight[side] += w
     return 100 * float((weighted / weight).mean())
-
-
-def fastest(work: Callable[[], object], rounds: int) -> float:
-    """Seconds of the fastest of some rounds."""
-    taken = []
-    for _ in range(rounds):
-        begin = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - begin)
-    return min(taken)
 
 
 def table(found: dict[str, float | str]) -> str:

@@ -12,15 +12,14 @@ import argparse
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import torch
 
+from benchmarks.command import FASTEST, options_parser, put
 from evads_jax.benchmark.fewshot import Episodes, accuracy, embed, sample
-from evads_jax.density.measure_released import replace_block
 from evads_jax.models.flor import FlorConfig, init
 from evads_jax.workdir import environment
 from tests.models.flor.make_golden import drawn_resnet, named
@@ -31,11 +30,8 @@ CLASSES, PER_CLASS, CHUNK, BATCH = 20, 32, 64, 128
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = options_parser(__doc__, "also put the table into the block `speed` of this page", 5, FASTEST)
     parser.add_argument("--episodes", type=int, default=2000)
-    parser.add_argument("--rounds", type=int, default=5, help="the fastest round counts")
-    parser.add_argument("--out", type=Path, help="also write the numbers as JSON")
-    parser.add_argument("--page", type=Path, help="also put the table into the block `speed` of this page")
     options = parser.parse_args()
     found = measure(options.episodes, options.rounds)
     text = "\n".join([*table(found), "", described(options)])
@@ -43,8 +39,7 @@ def main() -> None:
     if options.out:
         options.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     if options.page:
-        page = options.page.read_text(encoding="utf-8")
-        options.page.write_text(replace_block(page, "speed", text), encoding="utf-8")
+        put(options.page, {"speed": text})
 
 
 def measure(count: int, rounds: int) -> list[dict[str, Any]]:

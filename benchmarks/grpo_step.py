@@ -9,7 +9,6 @@ found first and all listed. Takes an hour or two on two cores, most of it TRL's 
 started again with the same `--out` it goes on where it stopped. docs/performance.md says what is counted.
 """
 
-import argparse
 import itertools
 import json
 import tempfile
@@ -19,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks import machine
+from benchmarks.command import options_parser, put, table
 from benchmarks.decoder import Sizes, Work, write_checkpoints
 from benchmarks.ours import PHASES, Settings
-from benchmarks.record import Record, put, table
+from benchmarks.record import Record
 from benchmarks.sides import OUR_MODULE, in_turn, started
 
 OURS, TRL = "evads_jax", "TRL"
@@ -36,10 +36,8 @@ CLOSE = 1e-3  # between log-probabilities of the two sides, whose weights are dr
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=3, help="pairs of steps; one at the longest prompts")
-    parser.add_argument("--out", type=Path, help="keep the numbers here, and go on from them")
-    parser.add_argument("--page", type=Path, help="also put the tables into the blocks of this page")
+    counts = "pairs of steps; one at the longest prompts"
+    parser = options_parser(__doc__, "also put the tables into the blocks of this page", 3, counts)
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.add_argument("--quick", action="store_true", help="a tiny model and prompts: whether it runs at all")
     options = parser.parse_args()

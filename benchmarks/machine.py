@@ -1,7 +1,6 @@
 """What a step must cost at least: its arithmetic and its traffic, over what this machine was seen to do at best."""
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -9,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.command import fastest
 from evads_jax.models.qwen_vl import QwenVLConfig, abstract
 
 _SIDE, _FLOATS = 2048, 1 << 26
@@ -30,10 +30,10 @@ def peaks(rounds: int = 5) -> dict[str, float]:
     on_device, x = jnp.asarray(a), jnp.zeros(_FLOATS, jnp.float32)
     multiply, add = jax.jit(jnp.matmul), jax.jit(lambda x: x + 1)
     forms: list[Callable[[], object]] = [lambda: a @ a, lambda: multiply(on_device, on_device).block_until_ready()]
-    product = min(_fastest(form, rounds) for form in forms)
+    product = min(fastest(form, rounds + 1) for form in forms)
     return {
         "flops": 2 * _SIDE**3 / product,
-        "bytes": 8 * _FLOATS / _fastest(lambda: add(x).block_until_ready(), rounds),
+        "bytes": 8 * _FLOATS / fastest(lambda: add(x).block_until_ready(), rounds + 1),
     }
 
 
@@ -72,13 +72,3 @@ def floors(config: QwenVLConfig, lengths: Sequence[int], G: int, S: int) -> dict
 def seconds(cost: Cost, peak: dict[str, float]) -> float:
     """The least time: that of the arithmetic or of the traffic, whichever is longer."""
     return max(cost.flops / peak["flops"], cost.bytes / peak["bytes"])
-
-
-def _fastest(work: Callable[[], object], rounds: int) -> float:
-    work()
-    taken = []
-    for _ in range(rounds):
-        begin = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - begin)
-    return min(taken)

@@ -7,17 +7,15 @@ transformers as a checkpoint and read by `evads_jax.models.qwen_vl.checkpoint`; 
 tests/models/qwen_vl/oracle.py. Takes two minutes on two cores.
 """
 
-import argparse
 import dataclasses
 import datetime
 import importlib.metadata
 import tempfile
-from pathlib import Path
 
 import jax
 import numpy as np
 
-from evads_jax.density.measure_released import replace_block
+from benchmarks.command import options_parser, put
 from evads_jax.models.qwen_vl.checkpoint import load_parameters, read_config
 from tests.models.qwen_vl import cases
 from tests.models.qwen_vl.oracle import Oracle
@@ -36,15 +34,13 @@ NAMES = {"qwen3_vl": "Qwen3-VL", "qwen2_5_vl": "Qwen2.5-VL"}
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--page", type=Path, help="also put the table into the block `parity` of this page")
+    parser = options_parser(__doc__, "also put the table into the block `parity` of this page")
     options = parser.parse_args()
     rows = [row for family in cases.FAMILIES for tied in (False, True) for row in compare(family, tied)]
     block = "\n".join([*table(rows), "", *described()])
     print(block)
     if options.page:
-        page = options.page.read_text(encoding="utf-8")
-        options.page.write_text(replace_block(page, "parity", block), encoding="utf-8")
+        put(options.page, {"parity": block})
 
 
 def compare(family: str, tied: bool) -> list[tuple[str, ...]]:

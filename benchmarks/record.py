@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from evads_jax.density.measure_released import replace_block
 from evads_jax.errors import UserError
 from evads_jax.workdir import environment
 
@@ -73,16 +72,3 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[name] = NOT_INSTALLED
     return found
-
-
-def table(heads: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *rows))
-
-
-def put(page: Path, blocks: dict[str, str]) -> None:
-    """Puts texts into the blocks of a page."""
-    text = page.read_text(encoding="utf-8")
-    for name, block in blocks.items():
-        text = replace_block(text, name, block)
-    page.write_text(text, encoding="utf-8")

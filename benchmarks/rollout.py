@@ -7,7 +7,6 @@ every completion has a prompt of its own, so that nothing is shared, and once 8 
 same in both. Takes five minutes on two cores (an estimate).
 """
 
-import argparse
 import json
 import tempfile
 from pathlib import Path
@@ -15,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.command import options_parser, put, table
 from benchmarks.decoder import Sizes, Work, write_checkpoints
 from benchmarks.grpo_step import CLOSE, MODULES, OURS, QUICK_SIZES, TRL
-from benchmarks.record import Record, put, table
+from benchmarks.record import Record
 from benchmarks.sides import in_turn, started
 
 GENERATE = "generate"
@@ -27,10 +27,7 @@ QUICK_WORKS = [Work(2, 2, 12, 4)]
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", type=Path, help="keep the numbers here, and go on from them")
-    parser.add_argument("--page", type=Path, help="also put the table into the block `rollout` of this page")
+    parser = options_parser(__doc__, "also put the table into the block `rollout` of this page", 5)
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.add_argument("--quick", action="store_true", help="a tiny model and prompts: whether it runs at all")
     options = parser.parse_args()

@@ -8,7 +8,6 @@ is written beside the page. Takes an hour on two cores (an estimate); started ag
 where it stopped.
 """
 
-import argparse
 import dataclasses
 import json
 from pathlib import Path
@@ -17,10 +16,11 @@ from typing import Any
 import matplotlib
 import numpy as np
 
+from benchmarks.command import options_parser, put, table
 from benchmarks.decoder import Sizes, Work
 from benchmarks.grpo_step import CLOSE, QUICK_SIZES, fastest
 from benchmarks.ours import Settings
-from benchmarks.record import Record, put, table
+from benchmarks.record import Record
 from benchmarks.sides import OUR_MODULE, in_turn, started
 
 matplotlib.use("Agg")
@@ -41,10 +41,7 @@ Growth = dict[str, tuple[str, tuple[int, ...], tuple[Work, ...]]]
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path, help="keep the numbers here, and go on from them")
-    parser.add_argument("--page", type=Path, help="also put the tables into this page's blocks, the plot beside it")
+    parser = options_parser(__doc__, "also put the tables into this page's blocks, the plot beside it", 3)
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.add_argument("--quick", action="store_true", help="a tiny model and prompts: whether it runs at all")
     options = parser.parse_args()
