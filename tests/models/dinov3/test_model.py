@@ -1,13 +1,11 @@
 """DINOv3 against golden files made with transformers, and what loading refuses."""
 
 import json
-import shutil
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
 
 from evads_jax.errors import UserError
 from evads_jax.models.dinov3.config import SIZES, DINOv3Config
@@ -85,25 +83,9 @@ def test_each_parameter_is_declared_once_with_axes_for_every_dimension():
     assert jax.tree.structure(drawn) == jax.tree.structure(shapes)
 
 
-def spoil(folder: Path, **tensors: np.ndarray | None) -> Path:
-    shutil.copytree(GOLDEN, folder)
-    values = load_file(folder / "model.safetensors")
-    for name, value in tensors.items():
-        values.pop(name, None)
-        if value is not None:
-            values[name] = value
-    save_file(values, folder / "model.safetensors")
-    return folder
-
-
-def test_weights_under_the_prefixed_names_load_too(tmp_path, golden):
-    shutil.copytree(GOLDEN, tmp_path / "w")
-    values = load_file(GOLDEN / "model.safetensors")
-    save_file(
-        {("model." + k if k.startswith("layer.") else k): v for k, v in values.items()},
-        tmp_path / "w/model.safetensors",
-    )
-    params, config = load(tmp_path / "w")
+def test_weights_under_the_prefixed_names_load_too(altered, golden):
+    folder = altered(GOLDEN, lambda name: "model." + name if name.startswith("layer.") else name)
+    params, config = load(folder)
     assert largest_relative(forward(params, config, golden[0]), golden[1]) <= 1e-5
 
 
@@ -115,17 +97,17 @@ def test_weights_under_the_prefixed_names_load_too(tmp_path, golden):
         ({"head.weight": np.ones(7, np.float32)}, "head.weight"),
     ],
 )
-def test_wrong_weights_are_one_line(tmp_path, tensors, message):
+def test_wrong_weights_are_one_line(altered, tensors, message):
     with pytest.raises(UserError, match=message):
-        load(spoil(tmp_path / "w", **tensors))
+        load(altered(GOLDEN, **tensors))
 
 
-def test_folders_without_weights_are_one_line(tmp_path):
+def test_folders_without_weights_are_one_line(altered, tmp_path):
     with pytest.raises(UserError, match="no such folder of weights"):
         load(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"no \.safetensors"):
         load(tmp_path)
-    folder = spoil(tmp_path / "w")
+    folder = altered(GOLDEN)
     raw = json.loads((folder / "config.json").read_text()) | {"use_gated_mlp": True}
     (folder / "config.json").write_text(json.dumps(raw))
     with pytest.raises(UserError, match="use_gated_mlp"):

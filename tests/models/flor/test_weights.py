@@ -2,14 +2,12 @@
 
 import dataclasses
 import json
-import shutil
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
 
 from evads_jax.errors import UserError
 from evads_jax.models.flor import FlorConfig, features, load_vit, vit_sizes
@@ -48,14 +46,7 @@ def test_every_norm_begins_with_the_scales_of_the_layer_norms(norm):
         jax.tree.map(np.testing.assert_array_equal, affine, plain)
 
 
-def copied(folder, rename=lambda name: name, **changes):
-    shutil.copytree(FOLDER, folder)
-    values = {rename(name): value for name, value in load_file(FOLDER / "model.safetensors").items()} | changes
-    save_file({n: v for n, v in values.items() if v is not None}, folder / "model.safetensors")
-    return folder
-
-
-def test_the_names_of_newer_versions_load_too(tmp_path, expected):
+def test_the_names_of_newer_versions_load_too(altered):
     def renamed(name):
         for old, new in (
             ("encoder.layer.", "layers."), ("attention.attention.query", "attention.q_proj"),
@@ -66,7 +57,7 @@ def test_the_names_of_newer_versions_load_too(tmp_path, expected):
             name = name.replace(old, new)
         return "vit." + name
 
-    folder = copied(tmp_path / "w", renamed, **{"pooler.dense.bias": np.ones(16, np.float32)})
+    folder = altered(FOLDER, renamed, **{"pooler.dense.bias": np.ones(16, np.float32)})
     one, other = (load_vit(f, config_of(f), jax.random.key(0)) for f in (folder, FOLDER))
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
@@ -79,8 +70,8 @@ def test_the_names_of_newer_versions_load_too(tmp_path, expected):
         ({"classifier.weight": np.ones(7, np.float32)}, "classifier.weight"),
     ],
 )
-def test_wrong_weights_are_one_line(tmp_path, changes, message):
-    folder = copied(tmp_path / "w", **changes)
+def test_wrong_weights_are_one_line(altered, changes, message):
+    folder = altered(FOLDER, **changes)
     with pytest.raises(UserError, match=message):
         load_vit(folder, config_of(folder), jax.random.key(0))
 
