@@ -19,6 +19,7 @@ from evads_jax.errors import UserError
 # May differ on resume: they decide how long, how often, on which devices or what is looked at, never what was already
 # computed.
 RESUMABLE = (
+    "only",
     "run.stages",
     "sft.max_steps",
     "rl.max_steps",

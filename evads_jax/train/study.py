@@ -3,16 +3,21 @@
 W/seed<s>/mg         base, sft, mg_grpo, control
 W/seed<s>/<grain>    mg_grpo under another reward grain, from the SFT result of W/seed<s>/mg
 W/tables             learning, reward_ablation
+
+`config.only` names some of these runs: several processes, or machines with one disk, share a study, and a call without
+it writes the tables.
 """
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from evads_jax import workdir as run_folder
 from evads_jax.benchmark import tables
-from evads_jax.benchmark.table import write_tables
+from evads_jax.benchmark.table import Table, write_tables
+from evads_jax.errors import UserError
 from evads_jax.train import experiment
 
 
@@ -27,27 +32,45 @@ def run(config: ConfigDict, workdir: Path) -> None:
       UserError: bad config or data; nothing that was done is lost.
     """
     run_folder.claim(workdir, config)
-    whole = {seed: workdir / f"seed{seed}" / "mg" for seed in config.seeds}
-    for seed, folder in whole.items():
-        experiment.run(_experiment(config, seed), folder)
-    write_tables(workdir / "tables", "learning", tables.learning([*whole.values()]))
-    print((workdir / "tables" / "learning.md").read_text(encoding="utf-8"))
-    grains = []
-    for seed, folder in whole.items():
-        for grain in config.grains:
-            ablated = _experiment(config, seed)
-            ablated.rl.reward = grain
-            ablated.run.stages = ("mg_grpo",)
-            ablated.run.sft_from = str(folder)
-            ablated.eval.blank_too = ()
-            grains.append(workdir / f"seed{seed}" / grain)
-            experiment.run(ablated, grains[-1])
-    if grains:
-        write_tables(workdir / "tables", "reward_ablation", tables.reward_ablation([*whole.values(), *grains]))
-        print((workdir / "tables" / "reward_ablation.md").read_text(encoding="utf-8"))
+    whole = {f"seed{seed}/mg": _experiment(config, seed) for seed in config.seeds}
+    ablated = {
+        f"seed{seed}/{grain}": _ablated(config, seed, grain, workdir)
+        for seed in config.seeds
+        for grain in config.grains
+    }
+    unknown = sorted(set(config.only) - whole.keys() - ablated.keys())
+    if unknown:
+        known = ", ".join([*whole, *ablated])
+        raise UserError(f"the study has no run {unknown[0]!r}", "config.only", f"of {known}")
+    _runs(whole, workdir, config.only)
+    if not config.only:
+        _write(workdir, "learning", tables.learning([workdir / name for name in whole]))
+    _runs(ablated, workdir, config.only)
+    if ablated and not config.only:
+        _write(workdir, "reward_ablation", tables.reward_ablation([workdir / name for name in (*whole, *ablated)]))
+
+
+def _runs(experiments: dict[str, ConfigDict], workdir: Path, only: Sequence[str]) -> None:
+    for name, config in experiments.items():
+        if not only or name in only:
+            experiment.run(config, workdir / name)
+
+
+def _write(workdir: Path, name: str, made: list[Table]) -> None:
+    write_tables(workdir / "tables", name, made)
+    print((workdir / "tables" / f"{name}.md").read_text(encoding="utf-8"))
 
 
 def _experiment(config: ConfigDict, seed: int) -> ConfigDict:
     made = copy.deepcopy(config.experiment)
     made.run.seed = seed
+    return made
+
+
+def _ablated(config: ConfigDict, seed: int, grain: str, workdir: Path) -> ConfigDict:
+    made = _experiment(config, seed)
+    made.rl.reward = grain
+    made.run.stages = ("mg_grpo",)
+    made.run.sft_from = str(workdir / f"seed{seed}" / "mg")
+    made.eval.blank_too = ()
     return made
