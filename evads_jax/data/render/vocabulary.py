@@ -46,7 +46,7 @@ def _told(key: str, en: str, zh: str, heard_en: str, heard_zh: str, spoken_en: s
     return Value(key, _both(en, zh), {"en": heard_en, "zh": heard_zh}, _both(spoken_en, spoken_zh))
 
 
-CLOTHES, HOME, CARE, APPLIANCE, TOY = "服饰鞋包", "家居家装", "个人护理", "家用电器", "母婴玩具 & 宠物"
+CATEGORIES = CLOTHES, HOME, CARE, APPLIANCE, TOY = "服饰鞋包", "家居家装", "个人护理", "家用电器", "母婴玩具 & 宠物"
 
 PRODUCTS = (
     _shown("shirt", "shirt|T-shirt", "T恤|上衣", "two short sleeves", "两只短袖", CLOTHES),

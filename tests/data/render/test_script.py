@@ -1,12 +1,13 @@
 """Ad scripts and their questions: what they tell, and what only the pixels tell."""
 
 import re
-from itertools import combinations
+from itertools import combinations, product
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
+from scipy.stats import chi2_contingency, contingency
 
 from evads_jax.data import prompts
 from evads_jax.data.records import TASKS, VideoRecord
@@ -66,7 +67,23 @@ def test_every_value_has_all_its_texts_in_both_languages(language):
             shown = slot in vocabulary.VISUAL or slot == "risk_time"
             assert shown != bool(value.spoken)
             assert shown or (len(value.spoken[language]) == 2 and value.evidence[language])
-    assert all(sum(p.category == q.category for p in vocabulary.PRODUCTS) >= 2 for q in vocabulary.PRODUCTS)
+    assert {product.category for product in vocabulary.PRODUCTS} == set(vocabulary.CATEGORIES)
+
+
+def test_what_the_prompt_tells_says_nothing_of_what_is_only_shown():
+    scripts = [draw_script(seed, "en", split) for seed in range(4000) for split in ("train", "test")]
+    told = {"category": [script.category for script in scripts], "brand": [script.brand for script in scripts]}
+    told["price"] = [script.price for script in scripts]
+    for slot in ("hook", "proof", "close", "audience", "need", "risk"):
+        told[slot] = [script.values[slot].key for script in scripts]
+        told[f"scene of {slot}"] = [script.told_in[slot] for script in scripts]
+    shown = {
+        slot: [script.values[slot].key for script in scripts]
+        for slot in ("product", "colour", "material", "setting_1", "prop_2", "setting_3")
+    }
+    for (cue, cues), (slot, values) in product(told.items(), shown.items()):
+        counts = contingency.crosstab(cues, values).count
+        assert chi2_contingency(counts).pvalue > 1e-5, (cue, slot)
 
 
 @given(seed=st.integers(0, 2**56), language=st.sampled_from(["en", "zh"]))
