@@ -4,7 +4,8 @@ Three tables, all averages over the seeds of the runs (formula: `benchmark.stati
 
 1. each stage's R5 by task, facts right and wrong, answer length and distinct answers, with chance beside it;
 2. the paired differences mg_grpo − sft and mg_grpo − control, of R5 and of the facts, also seed by seed;
-3. R5 with the pixels, with blanked frames, and with answers shuffled among videos of the same question template.
+3. R5 with the pixels, with blanked frames, and with either's answers shuffled among videos of the same question
+   template: blanked answers that score above their own shuffling know their video from something else than its pixels.
 """
 
 from collections.abc import Sequence
@@ -118,6 +119,7 @@ def _pixels(runs: Sequence[Run], names: Sequence[str], label: str, ids: str) -> 
             (stage, stage, "score"),
             (f"{stage}, frames blanked", blanked, "score"),
             (f"{stage}, answers shuffled", stage, "shuffled"),
+            (f"{stage}, frames blanked, answers shuffled", blanked, "shuffled"),
         ):
             figures = average(paired(runs, name, None, score_columns("R5", tasks, field))).intervals()
             rows.append((title, *map(Cell.of, figures)))

@@ -87,7 +87,8 @@ def test_learning_finds_a_real_difference_and_none_where_there_is_none(make_run)
     assert table["mg_grpo"]["facts right"].value > table["sft"]["facts right"].value
     assert table["mg_grpo"]["facts wrong"].value < table["sft"]["facts wrong"].value
     assert table["base"]["distinct"] == "1, 1, 1"
-    assert [row[0] for row in pixels.rows] == ["mg_grpo", "mg_grpo, frames blanked", "mg_grpo, answers shuffled"]
+    of = [row[0].removeprefix("mg_grpo") for row in pixels.rows]
+    assert of == ["", ", frames blanked", ", answers shuffled", ", frames blanked, answers shuffled"]
     assert pixels.rows[0][1].low > pixels.rows[2][1].high
 
 
