@@ -94,7 +94,7 @@ def _volume(request: Request) -> dict[str, Any]:
 
 
 def _script(request: Request, path: str) -> str:
-    """What a pod runs: the same two scripts as a worker of the other back end, on the mounted bucket."""
+    """What a pod runs: the same two scripts as a worker of the other back ends, on the mounted bucket."""
     _, _, code = code_url(request).removeprefix("gs://").partition("/")
     folder = f"{_MOUNT}/{path}".rstrip("/")
     job = shlex.join(request.job)

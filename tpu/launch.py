@@ -19,6 +19,7 @@ from typing import Any
 
 from evads_jax.errors import UserError
 from tpu import jobset, plan
+from tpu.backends import BACKENDS
 from tpu.gcloud import Gcloud
 from tpu.supervise import STILL_THERE, Limits, Observation, Phase, Seen, State, advance, held
 
@@ -30,7 +31,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         options, rest = _parser().parse_known_args(argv)
         if options.list:
-            return subprocess.call(plan.list_slices(options.project, options.zone))
+            commands = [backend.list_slices(options.project, options.zone) for backend in BACKENDS.values()]
+            return max([subprocess.call(command) for command in commands])
         request = _request(options, rest)
     except UserError as error:
         print(f"tpu/launch: {error}", file=sys.stderr)
@@ -112,10 +114,13 @@ def dry_run(request: plan.Request) -> str:
     if request.backend == "gke":
         shown = [plan.shown(c) for c in [*commands, jobset.apply("jobset.json"), plan.collect(request)]]
         return "\n".join([*head, *shown, "# jobset.json", json.dumps(jobset.manifest(request), indent=1)]) + "\n"
-    commands += [
-        plan.create(request), plan.describe(request), plan.setup(request), plan.probe(request), plan.start(request, 1),
-        plan.stop(request), plan.collect(request), plan.delete(request),
-    ]  # fmt: skip
+    backend, workers = BACKENDS[request.backend], [f"{request.name}-XXXX"]
+    commands += [*backend.create(request), *backend.describe(request)]
+    for script in (plan.setup(request), plan.probe(request), plan.start(request, 1), plan.stop(request)):
+        commands += backend.ssh(request, workers, script)
+    commands += [plan.collect(request), *backend.delete(request)]
+    if any(workers[0] in command for command in commands):
+        head.append(f"# {workers[0]}: so for every machine that list-instances names")
     return "\n".join([*head, *map(plan.shown, commands)]) + "\n"
 
 
@@ -166,7 +171,7 @@ def _parser() -> argparse.ArgumentParser:
     add("zone", None, "zone of the slice")
     add("mesh", None, "e.g. fsdp:4-tp:4; without it all devices are on fsdp")
     add("name", "evads-run", "of the slice; the same name takes over a slice that was left")
-    add("backend", "queued", "queued (v5e, v5p, v6e) or gke (all)")
+    add("backend", "queued", "queued (v5e, v5p, v6e), mig (v5p, v6e, tpu7x) or gke (all)")
     add("hours", 8.0, "that slices may be held, all together")
     add("wait-hours", 24.0, "that a request may wait for capacity")
     add("attempts", 20, "slices created at most")
@@ -189,7 +194,8 @@ def _say(line: str) -> None:
 
 
 def _alarm(request: plan.Request) -> None:
-    _say(f"THE SLICE MAY STILL BE RUNNING AND COSTING MONEY. Delete it: {plan.shown(plan.delete(request))}")
+    command = BACKENDS[request.backend].delete(request)[0]  # what costs money goes first
+    _say(f"THE SLICE MAY STILL BE RUNNING AND COSTING MONEY. Delete it: {plan.shown(command)}")
 
 
 if __name__ == "__main__":

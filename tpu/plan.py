@@ -1,7 +1,7 @@
-"""What is asked for, checked; and the exact commands that get it. Nothing here runs anything.
+"""What is asked for, checked; and what is done with a slice whoever created it. Nothing here runs anything.
 
 The chip table is data (`chips.json`): for every chip its shapes with their number of hosts, how Google's names count
-it (chips, or cores of which a chip has two), and which back ends can create it.
+it (chips, or cores of which a chip has two), and which back ends can create it and from what.
 """
 
 import dataclasses
@@ -16,7 +16,8 @@ from typing import Any
 from evads_jax.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
-BACKENDS = ("queued", "gke")
+GIVE_BACK = ROOT / "tpu" / "give_back.sh"
+BACKENDS = ("queued", "mig", "gke")
 CHIPS: Mapping[str, Mapping[str, Any]] = json.loads(Path(__file__).with_name("chips.json").read_text())
 PREFIX = "evads-"  # of every slice's name, so that `--list` finds those that this tool made
 CODE = ("evads_jax", "configs", "requirements", "tpu", "setup.py", "pyproject.toml", "README.md")
@@ -81,7 +82,7 @@ class Request:
     Attributes:
       name: of the slice, and of everything made for it.
       slice: on what it runs.
-      backend: who creates it: queued or gke.
+      backend: who creates it: queued, mig or gke.
       project: Google Cloud project.
       zone: zone of the slice.
       bucket: gs:// folder that the slice mounts; the work directory is its folder `run`.
@@ -170,69 +171,29 @@ def pack(request: Request, archive: str) -> list[Command]:
     ]
 
 
-def create(request: Request) -> Command:
-    """Asks for the slice. Its first boot sets the clock after which it deletes itself, whatever becomes of us."""
-    where, seconds = _where(request), round(request.hours * 3600) + 1800
-    return [
-        "gcloud", "compute", "tpus", "queued-resources", "create", request.name, *where,
-        f"--node-id={request.name}",
-        f"--accelerator-type={request.slice.accelerator}",
-        f"--runtime-version={CHIPS[request.slice.chip]['runtime']}",
-        f"--valid-until-duration={round(request.wait_hours * 3600)}s",
-        "--scopes=https://www.googleapis.com/auth/cloud-platform",
-        f"--metadata=evads-name={request.name},evads-seconds={seconds}",
-        f"--metadata-from-file=startup-script={ROOT / 'tpu' / 'give_back.sh'}",
-        *(["--spot"] if request.spot else []),
-        "--quiet",
-    ]  # fmt: skip
-
-
-def describe(request: Request) -> Command:
-    """Prints the state of the request for a slice."""
-    return [
-        "gcloud", "compute", "tpus", "queued-resources", "describe", request.name, *_where(request),
-        "--format=value(state.state)",
-    ]  # fmt: skip
-
-
-def delete(request: Request) -> Command:
-    """Gives the slice back, whatever state it is in."""
-    return [
-        "gcloud", "compute", "tpus", "queued-resources", "delete", request.name, *_where(request), "--force", "--quiet"
-    ]  # fmt: skip
-
-
-def list_slices(project: str, zone: str) -> Command:
-    """Prints every request for a slice that this tool made in a zone."""
-    return [
-        "gcloud", "compute", "tpus", "queued-resources", "list", f"--project={project}", f"--zone={zone}",
-        f"--filter=name~/{PREFIX}",
-    ]  # fmt: skip
-
-
-def probe(request: Request) -> Command:
-    """Prints a line for every worker that has begun: number, phase, exit code or -, age of its heartbeat."""
+def probe(request: Request) -> str:
+    """Makes a worker that has begun print a line: number, phase, exit code or -, age of its heartbeat."""
     status = 'test -f .evads/status && echo "evads-worker $(cat .evads/status) '
-    return _ssh(request, f"timeout 30 sh -c '{status}$(( $(date +%s) - $(stat -c %Y .evads/status) ))\"'")
+    return f"timeout 30 sh -c '{status}$(( $(date +%s) - $(stat -c %Y .evads/status) ))\"'"
 
 
-def setup(request: Request) -> Command:
-    """Makes every worker ready, in the background; a worker that is under way or ready is left alone."""
+def setup(request: Request) -> str:
+    """Makes a worker ready, in the background; one that is under way or ready is left alone."""
     fetch = f"mkdir -p evads && cd evads && gcloud storage cp {code_url(request)} code.tgz && tar -xzf code.tgz"
     begin = f"setsid nohup bash tpu/setup_worker.sh {request.bucket} >setup.log 2>&1 </dev/null &"
-    return _ssh(request, f"timeout 300 bash -c 'test -f .evads/status || {{ {fetch} && {{ {begin} }}; }}'")
+    return f"timeout 300 bash -c 'test -f .evads/status || {{ {fetch} && {{ {begin} }}; }}'"
 
 
-def start(request: Request, attempt: int) -> Command:
-    """Starts the job on every worker, in the background."""
+def start(request: Request, attempt: int) -> str:
+    """Starts the job on a worker, in the background."""
     job = shlex.join(request.job)
     begin = f"setsid nohup bash tpu/run_worker.sh {attempt} {request.slice.hosts} {job} >run.log 2>&1 </dev/null &"
-    return _ssh(request, f"timeout 60 bash -c {shlex.quote(f'cd evads && {{ {begin} }}')}")
+    return f"timeout 60 bash -c {shlex.quote(f'cd evads && {{ {begin} }}')}"
 
 
-def stop(request: Request) -> Command:
+def stop(request: Request) -> str:
     """Asks the job to save and end."""
-    return _ssh(request, "timeout 60 sh -c 'kill -TERM $(cat .evads/pid)'")
+    return "timeout 60 sh -c 'kill -TERM $(cat .evads/pid)'"
 
 
 def collect(request: Request) -> Command:
@@ -250,12 +211,19 @@ def shown(command: Sequence[str]) -> str:
     return shlex.join(command)
 
 
-def _where(request: Request) -> Command:
+def where(request: Request) -> Command:
+    """The options that say where a slice is."""
     return [f"--project={request.project}", f"--zone={request.zone}"]
 
 
-def _ssh(request: Request, command: str) -> Command:
+def own_end(request: Request) -> int:
+    """Seconds from its first boot after which a slice deletes itself, whatever becomes of us."""
+    return round(request.hours * 3600) + 1800
+
+
+def clock(request: Request) -> Command:
+    """The options by which every machine of a slice knows that end (`give_back.sh`)."""
     return [
-        "gcloud", "compute", "tpus", "tpu-vm", "ssh", request.name, *_where(request), "--worker=all",
-        f"--command={command}", "--quiet",
-    ]  # fmt: skip
+        f"--metadata=evads-backend={request.backend},evads-name={request.name},evads-seconds={own_end(request)}",
+        f"--metadata-from-file=startup-script={GIVE_BACK}",
+    ]

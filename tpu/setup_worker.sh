@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes one worker ready to run; called in the unpacked code: setup_worker.sh gs://BUCKET/FOLDER | MOUNTED_FOLDER
 #
-# Python 3.11 (TPU images carry 3.10, for which pip would pick an old jax without a word), the locked packages with
+# Python 3.11 (most TPU images carry 3.10, for which pip would pick an old jax without a word), the locked packages with
 # their libtpu, and the bucket at ~/bucket. Ends in the status `ready`, or `exited CODE` with the reason as last line.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -20,6 +20,10 @@ trap 'ended "$1"' EXIT
 report setup -
 heartbeat $$ 9>&- &
 
+install() { # packages; a machine that was just booted may be busy with its own updates
+  as_root apt-get update --quiet && as_root apt-get install --yes --quiet -o DPkg::Lock::Timeout=600 "$@"
+}
+
 case $1 in
 gs://*)
   if ! command -v gcsfuse >/dev/null; then
@@ -27,7 +31,7 @@ gs://*)
     curl --silent --fail https://packages.cloud.google.com/apt/doc/apt-key.gpg | as_root tee "$key" >/dev/null
     echo "deb [signed-by=$key] https://packages.cloud.google.com/apt gcsfuse-$(lsb_release -c -s) main" |
       as_root tee /etc/apt/sources.list.d/gcsfuse.list >/dev/null
-    as_root apt-get update --quiet && as_root apt-get install --yes --quiet gcsfuse
+    install gcsfuse
   fi
   mkdir -p "$bucket"
   name=${1#gs://}
@@ -41,7 +45,9 @@ esac
 
 python=$(command -v python3.11 || true)
 if [[ -z $python ]]; then
-  python3 -m pip install --quiet --user 'uv<1'
+  python3 -m pip --version >/dev/null 2>&1 || install python3-pip
+  # Without the variable, Ubuntu 24.04 keeps pip away from its Python; an older pip does not know it.
+  PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --quiet --user 'uv<1'
   python3 -m uv python install --quiet 3.11
   python=$(python3 -m uv python find 3.11)
 fi

@@ -69,7 +69,7 @@ class Observation:
       now: seconds, of a clock that only rises.
       slice: the slice.
       workers: those that answered, by number.
-      refused: why the last `create` cannot succeed however often it is tried (quota, permission); "" otherwise.
+      refused: why no slice comes however often it is asked for (quota, permission); "" otherwise.
       interrupted: whether the user wants to end.
     """
 
@@ -190,6 +190,8 @@ def _wait(state: State, seen: Observation, limits: Limits) -> tuple[State, Deeds
         return _enter(state, Phase.SETUP, seen.now), ()
     if seen.slice in (Seen.ABSENT, Seen.DELETING):
         return _delete(state, seen, GAVE_UP, "somebody else deleted the request")
+    if seen.refused:  # some services take a request first and look at the quota then
+        return _delete(state, seen, GAVE_UP, seen.refused)
     if seen.slice is Seen.GONE:
         return _again(state, seen, limits, "the request failed, or the slice was taken away while it was waited for")
     if seen.now - state.since >= limits.wait:

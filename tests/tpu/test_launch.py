@@ -26,8 +26,8 @@ ACTIVE = {"describe": ["WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE"]}
 class Cloud:
     """A fake `gcloud`, and what it was told."""
 
-    def __init__(self, folder):
-        self.folder = folder
+    def __init__(self, folder, backend):
+        self.folder, self.backend = folder, backend
 
     def script(self, **script):
         (self.folder / "script.json").write_text(json.dumps({"hosts": 2, "slices": [ACTIVE]} | script))
@@ -41,21 +41,31 @@ class Cloud:
         return [deed for call in self.told() if (deed := _deed(call))]
 
     def holds_a_slice(self):
-        return json.loads((self.folder / "world.json").read_text())["slice"] is not None
+        return self.world()["slice"] is not None
+
+    def world(self):
+        return json.loads((self.folder / "world.json").read_text())
 
 
 def _deed(call):
     command = next((a for a in call if a.startswith("--command=")), "")
     if call[0] == "storage":
         return "pack" if call[1] == "cp" else "collect"
-    if call[2] == "tpu-vm":
+    if "ssh" in call[1:4]:
         names = {"setup_worker": "setup", "run_worker": "start", "kill -TERM": "stop"}
-        return next((name for part, name in names.items() if part in command), None)
-    return call[3] if call[3] != "describe" else None
+        told_to_first = call[1] == "tpus" or call[2] == "evads-run-0"
+        return next((name for part, name in names.items() if part in command and told_to_first), None)
+    if call[1] in ("resource-policies", "instance-templates"):
+        return None  # parts of a group
+    return call[3] if call[3] not in ("describe", "list-instances") else None
 
 
-@pytest.fixture
-def cloud(tmp_path, monkeypatch):
+# What the state machine does by itself is played with one back end.
+one_backend = pytest.mark.parametrize("cloud", ["queued"], indirect=True)
+
+
+@pytest.fixture(params=["queued", "mig"])
+def cloud(request, tmp_path, monkeypatch):
     (tmp_path / "bin").mkdir()
     gcloud = tmp_path / "bin" / "gcloud"
     gcloud.write_text(f"#!{sys.executable} -SE\n{FAKE.read_text()}")
@@ -65,13 +75,13 @@ def cloud(tmp_path, monkeypatch):
     monkeypatch.setenv("FAKE_CLOUD", str(tmp_path))
     assert shutil.which("gcloud") == str(gcloud)  # never the real one
     handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    yield Cloud(tmp_path)
+    yield Cloud(tmp_path, request.param)
     for number, handler in handlers.items():
         signal.signal(number, handler)
 
 
 def run(cloud, **limits):
-    options, rest = launch._parser().parse_known_args(ARGUMENTS)
+    options, rest = launch._parser().parse_known_args([*ARGUMENTS, f"--backend={cloud.backend}"])
     turns = itertools.count(step=TURN)
     made = launch._request(options, rest)
     return launch.supervise(made, Limits(**LIMITS | limits), str(cloud.folder), 0.0, lambda: next(turns))
@@ -82,6 +92,7 @@ def test_a_run_that_nothing_disturbs(cloud):
     assert run(cloud) == 0
     assert cloud.deeds() == ["pack", "create", "setup", "start", "collect", "delete"]
     assert not cloud.holds_a_slice()
+    assert cloud.world()["parts"] == []
 
 
 def test_a_slice_that_is_taken_away_in_training_comes_back(cloud):
@@ -100,6 +111,7 @@ def test_a_slice_that_is_taken_away_while_it_is_waited_for_is_asked_for_again(cl
     assert cloud.deeds()[1:5] == ["create", "delete", "create", "delete"]
 
 
+@one_backend
 def test_a_job_that_was_told_to_end_and_saved_goes_on_with_a_new_slice(cloud):
     cloud.script(slices=[ACTIVE | {"codes": [42, 42]}, ACTIVE])
     assert run(cloud) == 0
@@ -114,6 +126,7 @@ def test_a_bug_ends_the_run_with_its_own_exit_code(cloud, capsys):
     assert not cloud.holds_a_slice()
 
 
+@one_backend
 def test_a_crash_that_turns_out_to_be_a_preemption_is_one(cloud):
     crashed = {"describe": ["ACTIVE"] * 9 + ["SUSPENDED"], "codes": [134, 134]}
     cloud.script(slices=[crashed, ACTIVE])
@@ -167,7 +180,8 @@ def test_a_slice_that_cannot_be_deleted_is_told_loudly(cloud, capsys):
     cloud.script(deletes=["fail"])
     assert run(cloud) == STILL_THERE
     assert "MAY STILL BE RUNNING" in (out := capsys.readouterr().out)
-    assert "gcloud compute tpus queued-resources delete evads-run --project=p --zone=z --force" in out
+    deleting = {"queued": "tpus queued-resources", "mig": "instance-groups managed"}[cloud.backend]
+    assert f"gcloud compute {deleting} delete evads-run --project=p --zone=z" in out
 
 
 def test_when_the_hours_are_spent_the_job_saves_and_the_slice_goes(cloud):
@@ -177,6 +191,7 @@ def test_when_the_hours_are_spent_the_job_saves_and_the_slice_goes(cloud):
     assert not cloud.holds_a_slice()
 
 
+@one_backend
 def test_a_run_has_so_many_attempts(cloud, capsys):
     cloud.script(slices=[{"describe": ["FAILED"]}])
     assert run(cloud) == GAVE_UP
@@ -184,6 +199,7 @@ def test_a_run_has_so_many_attempts(cloud, capsys):
     assert "attempt 3 of 3" in capsys.readouterr().out
 
 
+@one_backend
 def test_ctrl_c_saves_collects_and_gives_back(cloud):
     cloud.script(slices=[ACTIVE | {"runs": 10**6}])
 
@@ -207,6 +223,7 @@ def test_a_second_launcher_takes_over_the_slice_of_one_that_died(cloud):
     assert cloud.deeds() == ["collect", "delete"]
 
 
+@one_backend
 def test_a_bug_of_the_launcher_leaves_no_slice(cloud, monkeypatch, capsys):
     cloud.script()
     monkeypatch.setattr(launch.Gcloud, "workers", lambda self: 1 / 0)
@@ -216,10 +233,18 @@ def test_a_bug_of_the_launcher_leaves_no_slice(cloud, monkeypatch, capsys):
     assert "MAY STILL BE RUNNING" in capsys.readouterr().out
 
 
+def test_slices_of_every_kind_are_listed(cloud):
+    cloud.script()
+    assert launch.main(["--list", "--project=p", "--zone=z"]) == 0
+    assert [call[1:4] for call in cloud.told()] == [
+        ["tpus", "queued-resources", "list"], ["instance-groups", "managed", "list"]
+    ]  # fmt: skip
+
+
 def test_the_shell_entry_takes_options_of_the_job_and_refuses_others(cloud):
     entry = plan.ROOT / "tpu" / "launch.sh"
     environment = {**os.environ, "PYTHON": sys.executable}
-    options = [*ARGUMENTS, "--dry-run"]
+    options = [*ARGUMENTS, f"--backend={cloud.backend}", "--dry-run"]
 
     def call(*more):
         return subprocess.run([entry, *options, *more], capture_output=True, text=True, env=environment, check=False)

@@ -5,7 +5,7 @@ import dataclasses
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tpu.supervise import STILL_THERE, Limits, Observation, Phase, Seen, State, Worker, advance, held
+from tpu.supervise import GAVE_UP, STILL_THERE, Limits, Observation, Phase, Seen, State, Worker, advance, held
 
 LIMITS = Limits(hosts=2, held=3000.0, wait=1000.0, attempts=3, setup=300.0, tries=4)
 WORKERS = st.builds(
@@ -68,3 +68,9 @@ def test_interruption_while_a_slice_is_given_back_makes_no_further_one():
     state = State(phase=Phase.DELETE, attempt=1, acted=0.0, tries=1)
     after, deeds = advance(state, Observation(60.0, Seen.ABSENT, interrupted=True), LIMITS)
     assert (after.phase, after.code, deeds) == (Phase.DONE, 130, ())
+
+
+def test_a_quota_that_is_looked_at_after_the_request_was_taken_is_told_at_once():
+    state = State(phase=Phase.WAIT)
+    after, deeds = advance(state, Observation(60.0, Seen.WAITING, refused="no quota"), LIMITS)
+    assert (after.phase, after.code, after.why, deeds) == (Phase.DELETE, GAVE_UP, "no quota", ("delete",))

@@ -150,6 +150,27 @@ def test_a_version_that_is_not_the_locks_ends_the_setup_loudly(fresh):
     assert fresh.called("gcloud") == ["gcloud storage cp --quiet setup.log gs://bucket/run/logs/setup-worker-2.log"]
 
 
+def test_where_python_3_11_is_not_it_is_fetched_in_the_way_that_ubuntu_24_04_allows(fresh, tmp_path):
+    without_python = tmp_path / "system"
+    without_python.mkdir()
+    for program in Path("/usr/bin").iterdir():
+        if not program.name.startswith("python"):
+            (without_python / program.name).symlink_to(program)
+    fresh.environment["PATH"] = f"{fresh.programs}:{without_python}"
+    found = (fresh.programs / "python3.11").rename(fresh.programs / "found")
+    fresh.program("apt-get", "exit 0")
+    steps = f"*--version) exit 1;; *find*) echo {found};; *uv*install*|*install*uv*) exit 0;;"
+    fresh.program("python3", f'echo "pip may: $PIP_BREAK_SYSTEM_PACKAGES" >>{fresh.calls}; case $* in {steps} esac')
+    code, said = fresh.run("setup_worker.sh", "gs://bucket/run")
+    assert (code, fresh.status()) == (0, "2 ready -"), said
+    assert fresh.called("apt-get")[-1].endswith(" python3-pip")
+    calls = fresh.calls.read_text().splitlines()
+    asked = [call for call in calls if call.startswith("python3 ")]
+    assert asked[1] == "python3 -m pip install --quiet --user uv<1"
+    assert calls[calls.index(asked[1]) + 1] == "pip may: 1"
+    assert asked[2] == "python3 -m uv python install --quiet 3.11"
+
+
 def test_versions_are_compared_with_the_lock(monkeypatch):
     versions = {"jax": "0.10.2", "jaxlib": "0.6.2"}
 
@@ -167,15 +188,23 @@ def test_versions_are_compared_with_the_lock(monkeypatch):
     assert all(f"\n{name}==" in lock for name in check_versions.PACKAGES)
 
 
-@pytest.mark.parametrize(("number", "deletes"), [(0, True), (1, False)])
-def test_worker_0_gives_the_slice_back_when_nobody_else_does(machine, number, deletes):
-    answers = {"number": number, "name": "evads-run", "seconds": 0, "zone": "projects/1/zones/z", "project-id": "p"}
-    cases = " ".join(f"*{name}) echo {value};;" for name, value in answers.items())
+QUEUED = "tpus queued-resources delete evads-run --project=p --zone=z --force --quiet --async"
+GROUP = "instance-groups managed delete evads-run --project=p --zone=z --quiet"
+
+
+@pytest.mark.parametrize(
+    ("backend", "number", "wanted"),
+    [("queued", 0, QUEUED), ("queued", 1, None), ("mig", 1, GROUP)],
+    ids=["worker 0", "another worker", "a group"],
+)
+def test_a_slice_gives_itself_back_when_nobody_else_does(machine, backend, number, wanted):
+    answers = {"agent-worker-number": number, "evads-backend": backend, "evads-name": "evads-run", "evads-seconds": 0,
+               "zone": "projects/1/zones/z", "project-id": "p"}  # fmt: skip
+    cases = " ".join(f"*/{name}) echo {value};;" for name, value in answers.items())
     machine.program("curl", f"case $* in {cases} esac")
     machine.program("gcloud", "exit 0")
     assert machine.run("give_back.sh")[0] == 0
-    limit = time.monotonic() + (20 if deletes else 0.5)
+    limit = time.monotonic() + (20 if wanted else 0.5)
     while not machine.called("gcloud") and time.monotonic() < limit:
         time.sleep(0.05)
-    wanted = "gcloud compute tpus queued-resources delete evads-run --project=p --zone=z --force --quiet --async"
-    assert machine.called("gcloud") == ([wanted] if deletes else [])
+    assert machine.called("gcloud") == ([f"gcloud compute {wanted}"] if wanted else [])
