@@ -12,6 +12,7 @@ from typing import Any
 
 from evads_jax.data.annotations import AnnotationFile, BadRow, Malformed
 from evads_jax.data.annotations.grammar import check_untagged
+from evads_jax.data.makers import locate
 from evads_jax.data.records import TASKS, Event, Example, Question
 from evads_jax.errors import UserError
 
@@ -53,7 +54,8 @@ def read_questions(path: str | Path, videos: str | Path | None = None, need_vide
     try:
         for line, fields in _rows(path):
             try:
-                example = _example(fields, f"{path.stem}:{line}", root if need_videos else None)
+                example = _example(fields, f"{path.stem}:{line}")
+                _check_video(root, example.video, need_videos)
                 if example.question.id in seen:
                     raise Malformed(f"id {example.question.id!r} is taken by line {seen[example.question.id]}")
             except Malformed as error:
@@ -94,12 +96,14 @@ def _check_columns(columns: Any, path: Path) -> None:
 
 def _json(text: str) -> Any:
     try:
-        return json.loads(text)
+        found = json.loads(text)
+        json.dumps(found, ensure_ascii=False).encode()  # half a surrogate pair is JSON, and no text
+        return found
     except ValueError as error:
         return error
 
 
-def _example(fields: Any, default_id: str, root: Path | None) -> Example:
+def _example(fields: Any, default_id: str) -> Example:
     if not isinstance(fields, dict):
         raise Malformed(f"not a JSON object ({fields})" if isinstance(fields, Exception) else "not a JSON object")
     known = (*REQUIRED, *OPTIONAL)
@@ -111,8 +115,6 @@ def _example(fields: Any, default_id: str, root: Path | None) -> Example:
     check_untagged(texts["clues"], texts["answer"])
     if texts["task"] and texts["task"] not in TASKS:
         raise Malformed(f"task is {texts['task']!r}, known are {', '.join(TASKS)}; leave it out where it is not known")
-    if root is not None and not (root / texts["video"]).is_file():
-        raise Malformed(f"no such video: {texts['video']}")
     question = Question(
         id=texts["id"] or default_id,
         question=texts["question"],
@@ -127,6 +129,15 @@ def _example(fields: Any, default_id: str, root: Path | None) -> Example:
         _duration(fields.get("duration")),
         parse_events(fields.get("events")),
     )
+
+
+def _check_video(root: Path, video: str, needed: bool) -> None:
+    """Refuses a video that is not there where it is needed, and a name in whose place another file would be read."""
+    named, found = root / video, locate(root, video)
+    if needed and not found.is_file():
+        raise Malformed(f"no such video: {video}")
+    if found.is_file() and named.is_file() and not named.samefile(found):
+        raise Malformed(f"the name leads out of the folder of videos: {video}")
 
 
 def _text(fields: dict[str, Any], name: str) -> str:

@@ -5,6 +5,7 @@ Makers are called in worker processes, so they are plain, picklable values.
 
 import dataclasses
 import hashlib
+import os.path
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -108,10 +109,10 @@ class ReadVideos:
 def locate(root: Path, video: str) -> Path:
     """The file of a video: its name under `root`, or, where only that exists, the name's last part.
 
-    The released annotations write `../videos/1485.mp4`; a name never leads out of `root`.
+    The released annotations write `../videos/1485.mp4`; a name never leads out of `root`, a link in it may.
     """
-    inside = (root / video).resolve()
-    return inside if inside.is_relative_to(root.resolve()) and inside.is_file() else root / Path(video).name
+    inside = Path(os.path.abspath(root / video))
+    return inside if inside.is_relative_to(os.path.abspath(root)) and inside.is_file() else root / Path(video).name
 
 
 def by_video(examples: Sequence[Example]) -> list[tuple[Example, ...]]:

@@ -193,7 +193,9 @@ def _decode(
     end = picker.end
     if end <= 0:
         return MediaFailure("zero_duration", "no frame could be decoded")
-    if stated and end < stated - max(0.5, 2 * picker.interval):
+    # Where only the container states a duration, it is that of its longest stream.
+    heard = sum(map(len, chunks)) / SAMPLE_RATE if video.duration is None else 0.0
+    if stated and max(end, heard) < stated - max(0.5, 2 * picker.interval):
         return MediaFailure("truncated", f"frames end at {end:.2f} s of {stated:.2f} s")
     duration = max(stated, picker.last) if stated else end
     frames, times = picker.finish(duration)
@@ -221,21 +223,21 @@ class _FramePicker:
         self._rate, self._max, self._size, self._multiple = rate, max_frames, size, multiple
         self._shown: av.VideoFrame | None = None
         self._first, self.last = 0.0, 0.0
-        self.interval = 0.0
+        self.interval, self._lasts = 0.0, 0.0
         self._frames: list[np.ndarray] = []
         self._shape: tuple[int, int] | None = None
         self._scaler = VideoReformatter()
 
     @property
     def end(self) -> float:
-        """Seconds from the first frame to the end of the last, which is taken to stay as long as the one before."""
-        return self.last + self.interval if self._shown is not None else 0.0
+        """Seconds from the first frame to the end of the last: it stays as long as it states, or the one before it."""
+        return self.last + max(self.interval, self._lasts) if self._shown is not None else 0.0
 
     def see(self, frame: av.VideoFrame) -> None:
         stamp = frame.time if frame.time is not None else self._first + self.last + self.interval
+        self._lasts = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
         if self._shown is None:
-            self._first = stamp
-            self.interval = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
+            self._first, self.interval = stamp, self._lasts
         time = stamp - self._first
         if self._shown is not None:
             while len(self._frames) < self._max and len(self._frames) / self._rate < time - _EARLY:

@@ -1,6 +1,7 @@
 """What is to be measured: one `Item` a video, from a folder of mp4s, from shards, or from annotations alone."""
 
 import dataclasses
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def from_annotations(path: str | Path, max_bad_share: float = 0.02) -> Corpus:
 
 
 def from_videos(folder: str | Path) -> Corpus:
-    """All video files below a folder, by name.
+    """All video files below a folder, by name; a folder below it that cannot be read is a note.
 
     Raises:
         UserError: no such folder, it cannot be listed, or it holds no video.
@@ -89,13 +90,16 @@ def from_videos(folder: str | Path) -> Corpus:
     if not folder.is_dir():
         raise UserError("no such folder of videos", str(folder), "set --config.videos to a folder of mp4 files")
     try:
-        paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
         next(folder.iterdir(), None)
     except OSError as error:
         raise UserError(f"cannot read the folder of videos: {error.strerror}", str(folder)) from error
+    unread: list[OSError] = []
+    found = (Path(home, name) for home, _, names in os.walk(folder, onerror=unread.append) for name in names)
+    paths = sorted(path for path in found if path.suffix.lower() in VIDEO_SUFFIXES)
+    notes = tuple(f"folder that cannot be read, left out: {_text(str(e.filename))} ({e.strerror})" for e in unread)
     if not paths:
-        raise UserError("no videos", str(folder), "looked for " + ", ".join(VIDEO_SUFFIXES))
-    return Corpus(tuple(Item(str(p.relative_to(folder)), path=str(p), stamp=stamp_of(p)) for p in paths))
+        raise UserError("no videos", str(folder), "; ".join(notes) or "looked for " + ", ".join(VIDEO_SUFFIXES))
+    return Corpus(tuple(Item(_text(str(p.relative_to(folder))), path=str(p), stamp=stamp_of(p)) for p in paths), notes)
 
 
 def from_shards(folder: str | Path, split: str | None = None) -> Corpus:
@@ -151,9 +155,9 @@ def with_transcripts(corpus: Corpus, folder: str | Path, suffixes: Iterable[str]
     if not folder.is_dir():
         raise UserError("no such folder of transcripts", str(folder), "set --config.transcripts to one")
     known = tuple(suffixes)
-    files = {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in known}
+    files = {_text(p.stem): p for p in sorted(folder.iterdir()) if p.suffix.lower() in known}
     stems = {Path(item.name).stem for item in corpus.items}
-    lost = [p.name for stem, p in files.items() if stem not in stems]
+    lost = [_text(p.name) for stem, p in files.items() if stem not in stems]
     if len(lost) == len(files):
         listed = ", ".join(lost[:5]) or f"there is none with a name in {', '.join(known)}"
         raise UserError("no transcript matches a video", str(folder), f"a transcript is named like its video; {listed}")
@@ -167,9 +171,16 @@ def with_transcripts(corpus: Corpus, folder: str | Path, suffixes: Iterable[str]
 
 
 def stamp_of(path: Path) -> str:
-    """Size and time of change of a file."""
+    """Size and time of change of a file; empty for a link that leads nowhere."""
+    if not path.exists():
+        return ""
     found = path.stat()
     return f"{found.st_size} {found.st_mtime_ns}"
+
+
+def _text(name: str) -> str:
+    """A file's name as text that can be written: bytes of another encoding become their numbers."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _annotation_files(path: Path) -> dict[str, AnnotationFile]:

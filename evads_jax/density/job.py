@@ -16,6 +16,7 @@ from pathlib import Path
 from ml_collections import config_dict
 
 from evads_jax.data.media import Media
+from evads_jax.density.extract import ocr
 from evads_jax.density.extract.transcripts import READERS
 from evads_jax.density.items import (
     Corpus,
@@ -52,7 +53,7 @@ def run(config: config_dict.ConfigDict, workdir: Path) -> None:
     """
     settings = MeasureSettings.from_config(config)
     corpus = read_corpus(config)
-    for note in corpus.notes[:NOTES_SHOWN]:
+    for note in _some(corpus.notes):
         _say(note)
     if settings.features.kind in ("blocks", "dinov3_random") and any(i.path or i.record for i in corpus.items):
         _say("no DINOv3 weights (visual.model): V is measured on other features and is not called V_den")
@@ -63,8 +64,10 @@ def run(config: config_dict.ConfigDict, workdir: Path) -> None:
         raise UserError(f"cannot write the work directory: {error.strerror}", str(workdir)) from error
     write_json(out / "config.json", json.loads(config.to_json()))
     parts = partition(corpus.items, config.run.videos_per_part)
-    weights = sorted(Path(config.visual.model).glob("*.safetensors")) if config.visual.model else []
-    folder = out / "parts" / settings.digest(corpus.items, config.run.videos_per_part, [stamp_of(p) for p in weights])
+    models = ((config.visual.model, "*.safetensors"), (config.asr.model, "model.bin"))
+    weights = [stamp_of(path) for model, files in models if model for path in sorted(Path(model).glob(files))]
+    reads = config.ocr.engine == "auto" and ocr.installed()
+    folder = out / "parts" / settings.digest(corpus.items, config.run.videos_per_part, weights, reads)
     if config.run.runner == "beam":
         from evads_jax.density.scale.beam import run_beam  # Beam takes seconds to import
 
@@ -79,6 +82,8 @@ def run(config: config_dict.ConfigDict, workdir: Path) -> None:
             progress=lambda done, total, failed: _say(f"{done} of {total} videos, {failed} failed"),
         )
     measurements = [m for part in parts for m in read_part(part, folder)]
+    if config.shards:
+        corpus, measurements = _each_once(corpus, measurements)
     _write_videos(out, measurements)
     if config.write_events:
         write_events(out, measurements, config.questions)
@@ -114,7 +119,8 @@ def read_corpus(config: config_dict.ConfigDict) -> Corpus:
 def write_events(out: Path, measurements: Sequence[Measurement], questions: str | None) -> None:
     """Writes the events of each video, and the user's questions with them.
 
-    `questions.jsonl` is what `data.source=folder` reads for SFT, MG-GRPO and evaluation.
+    `questions.jsonl` is what `data.source=folder` reads for SFT, MG-GRPO and evaluation. A question keeps its own
+    events and duration where nothing was found.
 
     Raises:
         UserError: the questions are not readable JSONL.
@@ -128,9 +134,10 @@ def write_events(out: Path, measurements: Sequence[Measurement], questions: str 
     if questions:
         try:
             asked = [
-                json.loads(line) for line in Path(questions).read_text(encoding="utf-8").splitlines() if line.strip()
+                json.loads(line) for line in Path(questions).read_text(encoding="utf-8-sig").split("\n") if line.strip()
             ]
-            merged = [question | rows.get(question["video"], {}) for question in asked]
+            found = {video: {name: value for name, value in row.items() if value} for video, row in rows.items()}
+            merged = [question | found.get(question["video"], {}) for question in asked]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
                 "not readable as JSONL of questions", questions, "each line is an object with a video"
@@ -174,11 +181,31 @@ def write_report(
     extremes = pick_extremes(measurements, report.extremes)
     shown = {m.video for found in extremes.values() for m in found}
     strips = _strips([i for i, m in zip(corpus.items, measurements, strict=True) if m.video in shown], settings)
-    notes = [*corpus.notes[:NOTES_SHOWN], *_failure_notes(measurements)]
+    notes = [*_some(corpus.notes), *_failure_notes(measurements)]
     page = render_page(config.name, measurements, summary, extremes, strips, notes, drawn)
     (out / "report.html").write_text(page, encoding="utf-8")
     print(tables.as_markdown(tables.HEAD, tables.density_rows(config.name, summary)), end="")
     _say(f"report: {out / 'report.html'}")
+
+
+def _each_once(corpus: Corpus, measurements: Sequence[Measurement]) -> tuple[Corpus, list[Measurement]]:
+    """The same without the repetitions of a video: sft and rl of one's own data hold the same ones."""
+    first: dict[object, tuple[Item, Measurement]] = {}
+    for item, m in zip(corpus.items, measurements, strict=True):
+        values = tuple(f"{name} {value:.5g}" for name, value in sorted(m.values.items()))
+        first.setdefault((m.video, m.duration, m.frames, m.failure, values), (item, m))
+    notes = corpus.notes
+    if again := len(measurements) - len(first):
+        notes = (*notes, f"{again} videos stand in a second split too and are counted once")
+        _say(notes[-1])
+    items, kept = zip(*first.values(), strict=True)
+    return Corpus(items, notes), list(kept)
+
+
+def _some(notes: Sequence[str]) -> list[str]:
+    """The first notes, and how many more there are."""
+    more = len(notes) - NOTES_SHOWN
+    return [*notes[:NOTES_SHOWN], *([f"and {more} more notes"] if more > 0 else [])]
 
 
 def _write_videos(out: Path, measurements: Sequence[Measurement]) -> None:

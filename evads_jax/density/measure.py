@@ -186,7 +186,7 @@ def _overlays(
             return _Channel(None, failure.kind if failure else "no media")
         every = _every(played.times, settings.ocr.frame_rate)
         readings = [tools.reader(played.frames[i]) for i in every]
-        return _Channel(ocr.merge(readings, [played.times[i] for i in every], settings.ocr))
+        return _Channel(ocr.merge(readings, [played.times[i] for i in every], settings.ocr, played.duration))
     if item.events is None:
         return _Channel(None, "no events" if engine == "events" else "no events, and RapidOCR is not installed")
     return _Channel(overlays_of(item.events))

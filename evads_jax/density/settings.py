@@ -17,6 +17,17 @@ ENGINES = {
     "asr.engine": ("auto", "events", "transcripts", "whisper", "none"),
     "run.runner": ("local", "beam"),
 }
+POSITIVE = (
+    "visual.image_size",
+    "visual.batch",
+    "visual.frame_rate",
+    "visual.max_frames",
+    "ocr.frame_rate",
+    "ocr.frame_size",
+    "run.videos_per_part",
+    "run.decode_seconds",
+    "run.decode_mebibytes",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +87,7 @@ class MeasureSettings:
         """Takes the fields of configs/density.py.
 
         Raises:
-            UserError: a field that is not one of its choices.
+            UserError: a field that is not one of its choices, or a number that is not positive.
         """
         for name, choices in ENGINES.items():
             section, field = name.split(".")
@@ -84,6 +95,10 @@ class MeasureSettings:
                 raise UserError(
                     f"unknown {field} {config[section][field]!r}", f"config.{name}", "one of " + ", ".join(choices)
                 )
+        for name in POSITIVE:
+            section, field = name.split(".")
+            if not config[section][field] > 0:
+                raise UserError(f"{field} is {config[section][field]}, not positive", f"config.{name}")
         v = config.visual
         return cls(
             visual=VisualSettings(v.alpha, v.per, v.radius, v.unit, v.shape, v.weighting),

@@ -55,6 +55,8 @@ def check(rl: ConfigDict) -> None:
             raise UserError(f"{field} must be at least {least}, got {rl[field]}", f"config.rl.{field}")
     if rl.temperature <= 0:
         raise UserError("a group of greedy completions has no variance", "config.rl.temperature", "set it above 0")
+    if not 0 < rl.top_p <= 1:
+        raise UserError(f"top_p must be above 0 and at most 1, got {rl.top_p}", "config.rl.top_p", "1 draws from all")
     _check_loss(rl)
     _check_rollout(rl)
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 from ml_collections import ConfigDict
 from rich.console import Console
+from rich.markup import escape
 
 from evads_jax import workdir as run_folder
 from evads_jax.events import EventLog, read_events
@@ -59,7 +60,7 @@ def teller(console: Console) -> Say:
             last[0] = now
         if jax.process_index() == 0:
             minutes, seconds = divmod(int(now - began), 60)
-            console.print(f"[dim]{minutes:3d}:{seconds:02d}[/dim]  {line}", highlight=False)
+            console.print(f"[dim]{minutes:3d}:{seconds:02d}[/dim]  {escape(line)}", highlight=False)
 
     return say
 

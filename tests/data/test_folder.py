@@ -81,6 +81,7 @@ def test_the_guides_fields_are_all_the_fields():
     [
         ("{not json", "not a JSON object"),
         ("[1]", "not a JSON object"),
+        ('{"video": "a.mp4", "question": "Why? \\ud83d", "answer": "b"}', "surrogates not allowed"),
         ({"video": "a.mp4", "question": "Why?"}, "answer is missing"),
         (GOOD | {"answer": " "}, "answer is missing"),
         (GOOD | {"answer": 7}, "answer is not a text"),
@@ -107,6 +108,17 @@ def test_a_bad_row_is_told_by_line_and_reason_and_the_others_are_read(tmp_path, 
     assert [e.question.id for e in result.examples] == ["first", "last"]
     assert [(b.file, b.row) for b in result.bad] == [("q.jsonl", 3)]
     assert reason in result.bad[0].reason
+
+
+def test_a_name_that_leads_to_another_file_than_would_be_read_is_a_bad_row(tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "a.mp4").write_bytes(b"another video")
+    (tmp_path / "mine").mkdir()
+    rows = [GOOD, GOOD | {"video": "../other/a.mp4"}, GOOD | {"video": "../gone/b.mp4"}]
+    for need_videos in (True, False):
+        result = read_questions(write(tmp_path / "mine", *rows), need_videos=need_videos)
+        assert [bad.row for bad in result.bad] == [2]
+        assert "leads out of the folder" in result.bad[0].reason
 
 
 def test_events_stand_in_order_of_time_each_on_one_line(tmp_path):

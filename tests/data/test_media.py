@@ -67,6 +67,43 @@ def test_a_faster_rate_repeats_frames_and_never_invents_time(tmp_path):
     assert levels(taken) == [50, 50, 200, 200]
 
 
+def test_a_last_frame_that_states_to_stay_long_is_the_end_of_a_whole_video(tmp_path):
+    with av.open(str(tmp_path / "card.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 100)
+        packets = []
+        for k in range(3):
+            frame = av.VideoFrame.from_ndarray(grey(50 + 60 * k), format="rgb24")
+            frame.pts, frame.time_base = 100 * k, Fraction(1, 100)
+            packets += stream.encode(frame)
+        packets += stream.encode()
+        for packet, seconds in zip(packets, (1, 1, 5), strict=True):
+            packet.duration = round(seconds / packet.time_base)
+            container.mux(packet)
+    taken = media.decode(tmp_path / "card.mp4", 1.0, 10, 64)
+    assert taken.duration == 7
+    assert levels(taken) == [50, 110, *[170] * 5]
+
+
+def test_sound_that_goes_on_behind_the_pictures_makes_no_video_truncated(tmp_path):
+    path = tmp_path / "longer.mkv"
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("mpeg4", rate=5)
+        video.height, video.width, video.pix_fmt = 48, 64, "yuv420p"
+        sound = container.add_stream("flac", rate=media.SAMPLE_RATE, layout="mono")
+        for _ in range(10):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(grey(90), format="rgb24")))
+        container.mux(video.encode())
+        frame = av.AudioFrame.from_ndarray((tone(4) * 32767).astype(np.int16)[None], format="s16", layout="mono")
+        frame.sample_rate, frame.pts = media.SAMPLE_RATE, 0
+        container.mux([*sound.encode(frame), *sound.encode()])
+    taken = media.decode(path, 1.0, 10, 64)
+    assert taken.duration == pytest.approx(4, abs=0.1)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
+    assert media.decode(path, 1.0, 10, 64).kind == "truncated"
+
+
 def test_a_silent_video_is_data(tmp_path):
     media.write_mp4(tmp_path / "silent.mp4", [grey(90)] * 3, 1)
     taken = media.decode(tmp_path / "silent.mp4", 1.0, 10, 64)

@@ -1,12 +1,14 @@
 """Where videos come from."""
 
 import dataclasses
+import os
 
 import pytest
 
 from density.films import film
 from evads_jax.data import annotations, media, shards
 from evads_jax.data.records import Event, Example, Question, VideoRecord
+from evads_jax.density import items as listing
 from evads_jax.density.extract.transcripts import READERS
 from evads_jax.density.items import (
     Corpus,
@@ -17,6 +19,7 @@ from evads_jax.density.items import (
     with_annotations,
     with_transcripts,
 )
+from evads_jax.density.measurement import Measurement
 from evads_jax.errors import UserError
 
 EVENTS = (Event(0, 1, ("限时特价",), "今天"), Event(2, 2, (), "特价"))
@@ -68,6 +71,33 @@ def test_a_folder_without_videos_and_no_folder_are_one_line(tmp_path):
         from_videos(tmp_path)
     with pytest.raises(UserError, match="no such folder"):
         from_videos(tmp_path / "nowhere")
+
+
+def test_a_name_in_another_encoding_can_be_written_and_meets_its_transcript(tmp_path):
+    name = os.fsdecode(b"\xb9\xe3")
+    (tmp_path / f"{name}.mp4").write_bytes(b"x")
+    (tmp_path / f"{name}.srt").write_text("", encoding="utf-8")
+    [item] = with_transcripts(from_videos(tmp_path), tmp_path, READERS).items
+    assert item.path == str(tmp_path / f"{name}.mp4")
+    assert item.transcript == str(tmp_path / f"{name}.srt")
+    assert rb"\udcb9\udce3.mp4" in Measurement(item.name, None, None).line().encode().replace(b"\\\\", b"\\")
+
+
+def test_a_link_that_leads_nowhere_is_an_item_and_an_unreadable_folder_a_note(tmp_path, monkeypatch):
+    (tmp_path / "a.mp4").symlink_to(tmp_path / "gone.mp4")
+    (tmp_path / "closed").mkdir()
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(listing.os, "scandir", scandir)
+    corpus = from_videos(tmp_path)
+    assert [item.name for item in corpus.items] == ["a.mp4"]
+    [note] = corpus.notes
+    assert "closed (Permission denied)" in note
 
 
 def test_a_video_that_changed_is_another_item(tmp_path):

@@ -12,8 +12,12 @@ from density.test_items import EVENTS, annotated
 from evads_jax.data import folder as own_data
 from evads_jax.data import media, shards
 from evads_jax.data.records import Event, VideoRecord
-from evads_jax.density.job import run
+from evads_jax.density import measure
+from evads_jax.density.extract import ocr
+from evads_jax.density.items import Corpus, Item
+from evads_jax.density.job import NOTES_SHOWN, run, write_events
 from evads_jax.density.measurement import Measurement
+from evads_jax.density.report.corpus import comparison
 from evads_jax.density.text import TextSettings, overlay_density, speech_density
 from evads_jax.errors import UserError
 
@@ -132,6 +136,56 @@ def test_extracted_events_are_what_the_rest_of_the_project_reads(tmp_path):
     assert row["video"] == "a.mp4"
 
 
+def test_a_question_keeps_its_own_events_where_nothing_was_found(tmp_path):
+    own = {"video": "a.mp4", "question": "?\u2028", "answer": "!", "duration": 9, "events": [{"start": 0, "asr": "x"}]}
+    (tmp_path / "q.jsonl").write_text("\ufeff" + json.dumps(own, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_events(tmp_path, [Measurement("a.mp4", None, None, events=())], str(tmp_path / "q.jsonl"))
+    [row] = map(json.loads, (tmp_path / "questions.jsonl").read_text(encoding="utf-8").split("\n")[:-1])
+    assert row == own
+
+
+def test_a_reader_that_is_installed_later_reads_what_was_missing(tmp_path, monkeypatch):
+    film(tmp_path / "v" / "a.mp4", scenes=1, seconds=2)
+
+    class Reader:
+        def __call__(self, frame):
+            return [ocr.Reading("SALE", (0.1, 0.1, 0.6, 0.2), 0.9)]
+
+    monkeypatch.setattr(measure, "RapidOCRReader", Reader)
+    for there, expected in ((False, None), (True, 1.0)):
+        monkeypatch.setattr(ocr, "installed", lambda there=there: there)
+        _, found, _ = done(tmp_path, videos=str(tmp_path / "v"), **{"ocr.engine": "auto"})
+        assert found["a.mp4"].values.get("O_den") == expected
+
+
+def test_a_video_that_stands_in_two_splits_is_counted_once(tmp_path):
+    played = media.decode(film(tmp_path / "a.mp4", scenes=2, seconds=2), 1, 6, 64)
+    frames = tuple(map(media.encode_jpeg, played.frames))
+    made = [VideoRecord(f"{i}.mp4", frames, played.times, 2.0, (), events=EVENTS) for i in range(3)]
+    shards.write(made[:2], tmp_path / "s" / "rl", split="rl")
+    shards.write(made, tmp_path / "s" / "sft", split="sft")
+    corpus, found, out = done(tmp_path, shards=str(tmp_path / "s"), **{"report.extremes": 3})
+    assert found.keys() == {"0.mp4", "1.mp4", "2.mp4"}
+    assert corpus["corpus"]["A_den"]["n"] == 3
+    assert "2 videos stand in a second split" in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_notes_that_are_not_shown_are_counted(tmp_path, monkeypatch, capsys):
+    notes = tuple(f"note {i}" for i in range(NOTES_SHOWN + 3))
+    items = (Item("a", duration=1.0, events=()),)
+    monkeypatch.setattr("evads_jax.density.job.read_corpus", lambda config: Corpus(items, notes))
+    _, _, out = done(tmp_path, annotations="x")
+    assert "and 3 more notes" in capsys.readouterr().err
+    assert "and 3 more notes" in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_texts_with_other_ends_of_lines_are_compared(tmp_path):
+    theirs = [Measurement("a\u2028\x85", None, 1.0, {"A_den": float(i)}) for i in range(2)]
+    (tmp_path / "videos.jsonl").write_text("".join(m.line() + "\n" for m in theirs), encoding="utf-8")
+    found = comparison(theirs, tmp_path / "videos.jsonl", paired=True, resamples=10, seed=0)
+    assert found["A_den"]["mean"] == 0
+
+
 def test_an_unreadable_transcript_is_a_reason_not_a_crash(tmp_path):
     videos = film(tmp_path / "v" / "a.mp4", scenes=2).parent
     (tmp_path / "t").mkdir()
@@ -178,6 +232,8 @@ def test_two_corpora_are_compared(tmp_path):
         ({"videos": "v", "visual.features": "clip"}, "unknown features"),
         ({"videos": "v", "ocr.engine": "whisper"}, "unknown engine"),
         ({"videos": "v", "text.words": "spaces"}, "unknown rule"),
+        ({"videos": "v", "visual.shape": "cosine"}, r"config\.visual\.shape"),
+        ({"videos": "v", "visual.frame_rate": 0.0}, r"frame_rate is 0\.0, not positive \[config\.visual\.frame_rate"),
         ({"videos": "v", "asr.engine": "whisper"}, "faster-whisper"),
         ({"videos": "v", "report.compare_with": "nowhere"}, r"not a readable videos\.jsonl"),
     ],

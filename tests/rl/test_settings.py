@@ -58,6 +58,7 @@ REFUSED = {
     "entropy_weight": ({"entropy_weight": -0.1}, "at least 0"),
     "group": ({"group": 1}, "at least 2"),
     "temperature": ({"temperature": 0.0}, "no variance"),
+    "top_p": ({"top_p": 0.0}, "above 0 and at most 1"),
 }
 
 

@@ -18,3 +18,10 @@ def test_of_progress_lines_one_a_second_is_printed_and_no_other_line_is_lost():
         say(line)
     shown = [line.strip().partition("  ")[2] for line in out.getvalue().splitlines()]
     assert shown == ["test: 1 of 50 videos", *told, *told]
+
+
+def test_what_a_line_quotes_is_printed_as_it_is():
+    out = io.StringIO()
+    said = "3 rows are malformed, the first: q.jsonl, row 4: {'ocr': ['[/url]', '[sale]']}"
+    teller(Console(file=out, width=200))(said)
+    assert said in out.getvalue()

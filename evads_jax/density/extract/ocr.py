@@ -6,6 +6,7 @@ an overlay's text is the reading that most of its frames agree on, the more conf
 
 import dataclasses
 import importlib.util
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -69,14 +70,15 @@ def installed() -> bool:
 
 
 def merge(
-    frames: Sequence[Sequence[Reading]], times: Sequence[float], settings: OcrSettings
+    frames: Sequence[Sequence[Reading]], times: Sequence[float], settings: OcrSettings, duration: float = 0.0
 ) -> dict[int, tuple[str, ...]]:
-    """Overlay texts of each second.
+    """Overlay texts of each second; a second in which no frame was read has those of the frame before it.
 
     Args:
         frames: the readings of each frame.
         times: of the frames, in seconds.
         settings: `min_confidence`, `min_overlap` (IoU) and `max_distance` (edits per character of the longer text).
+        duration: of the video, in seconds: so long its last frame stays.
 
     Returns:
         Second → texts in reading order, each overlay once.
@@ -93,9 +95,14 @@ def merge(
             taken.add(id(track))
             track.add(index, reading)
     seconds: dict[int, list[tuple[float, float, str]]] = {}
+    until = [*map(int, times[1:]), math.ceil(duration)]
     for track in tracks:
         text = track.text
-        for second, (left, top) in {int(times[i]): r.box[:2] for i, r in track.readings}.items():
+        places: dict[int, tuple[float, float]] = {}
+        for i, reading in track.readings:
+            first = int(times[i])
+            places |= dict.fromkeys(range(first, max(until[i], first + 1)), reading.box[:2])
+        for second, (left, top) in places.items():
             seconds.setdefault(second, []).append((round(top, 2), left, text))
     return {second: tuple(text for _, _, text in sorted(found)) for second, found in sorted(seconds.items())}
 

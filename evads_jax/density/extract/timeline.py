@@ -54,8 +54,12 @@ def to_events(overlays: Mapping[int, Sequence[str]], speech: Mapping[int, str]) 
 
 
 def overlays_of(events: Iterable[Event]) -> dict[int, tuple[str, ...]]:
-    """The overlays of each second of annotated events."""
-    return {second: event.ocr for event in events if event.ocr for second in range(event.start, event.end + 1)}
+    """The overlays of each second of annotated events; where events overlap, those of all of them."""
+    seconds: dict[int, tuple[str, ...]] = {}
+    for event in events:
+        for second in range(event.start, event.end + 1) if event.ocr else ():
+            seconds[second] = seconds.get(second, ()) + event.ocr
+    return seconds
 
 
 def speech_of(events: Iterable[Event]) -> dict[int, str]:

@@ -59,7 +59,8 @@ def comparison(
     """
     path = Path(other)
     try:
-        theirs = [Measurement.from_line(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = path.read_text(encoding="utf-8").split("\n")  # a text in them may hold other ends of lines
+        theirs = [Measurement.from_line(line) for line in lines if line]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError("not a readable videos.jsonl", str(path), "name one that this job wrote") from error
     return {

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evads_jax.density.measure import Tools, make_tools
-from evads_jax.density.scale.parts import Part, check_failures, count_failures, run_part
+from evads_jax.density.scale.parts import Part, check_failures, count_failures, has_media, run_part
 from evads_jax.density.settings import MeasureSettings
 from evads_jax.errors import UserError
 
@@ -46,7 +46,7 @@ def run_beam(
 
     folder.mkdir(parents=True, exist_ok=True)
     total = sum(len(part.items) for part in parts)
-    measured = MeasurePart(settings, str(folder), total, max_bad_share)
+    measured = MeasurePart(settings, str(folder), total, max_bad_share, has_media(parts))
     with beam.Pipeline(options=PipelineOptions(list(options))) as pipeline:
         _ = (
             pipeline
@@ -65,10 +65,12 @@ class MeasurePart(_DoFn):
         folder: of the results.
         total: videos of the corpus.
         max_bad_share: of it that may fail.
+        media: whether it has videos, and not annotations alone.
     """
 
-    def __init__(self, settings: MeasureSettings, folder: str, total: int, max_bad_share: float):
+    def __init__(self, settings: MeasureSettings, folder: str, total: int, max_bad_share: float, media: bool):
         self._settings, self._folder, self._total, self._share = settings, folder, total, max_bad_share
+        self._media = media
         self._tools: Tools | None = None
         self._failures = 0
 
@@ -77,7 +79,7 @@ class MeasurePart(_DoFn):
         folder = Path(self._folder)
         if not part.done(folder).exists():
             if self._tools is None:
-                self._tools = make_tools(self._settings, any(i.path or i.record for i in part.items))
+                self._tools = make_tools(self._settings, self._media)
             # A runner may give one part to two workers: their unfinished files must differ.
             run_part(part, self._tools, self._settings, folder, owner=f".{socket.gethostname()}.{os.getpid()}")
         failures = count_failures(part, folder)

@@ -1,25 +1,38 @@
 """Parts over the processes of one machine. A worker that dies costs its part a restart, not the job.
 
 A worker is given a part, measures it, and asks for the next. When it dies (killed, out of memory), another takes the
-part up after the last finished video; a video that was in work at two deaths is given up as "worker_killed".
+part up after the last finished video; a video that was in work at two deaths is given up as "worker_killed". Deaths
+before a worker has loaded its tools are no video's fault: after some in a row the job ends.
 """
 
 import collections
+import contextlib
 import multiprocessing
 import multiprocessing.connection
 import os
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
-from evads_jax.density.measure import make_tools
-from evads_jax.density.scale.parts import Part, check_failures, count_failures, failed, run_part, whole_lines
+from evads_jax.density.measure import Tools, make_tools
+from evads_jax.density.scale.parts import (
+    Part,
+    check_failures,
+    count_failures,
+    failed,
+    has_media,
+    run_part,
+    whole_lines,
+)
 from evads_jax.density.settings import MeasureSettings
 from evads_jax.errors import UserError
 
 MAX_DEATHS = 2  # with the same video in work
+MAX_STARTS = 4  # workers in a row that die while they load their tools
+_READY = "ready"
 
 Progress = Callable[[int, int, int], None]  # videos done, videos, failures
 
@@ -44,7 +57,7 @@ def run_local(
         progress: called after each part.
 
     Raises:
-        UserError: too many videos failed, or a worker could not load its tools.
+        UserError: too many videos failed, a worker could not load its tools, or results cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tally = _Tally(parts, max_bad_share, progress)
@@ -55,12 +68,12 @@ def run_local(
         else:
             waiting.append(part)
     if workers < 1:
-        tools = make_tools(settings, _has_media(waiting)) if waiting else None
+        tools = make_tools(settings, has_media(parts)) if waiting else None
         for part in waiting:
             assert tools is not None
             tally.add(part, run_part(part, tools, settings, folder))
         return
-    _Pool(collections.deque(waiting), settings, folder, tally).run(min(workers, len(waiting)))
+    _Pool(collections.deque(waiting), settings, folder, tally, has_media(parts)).run(min(workers, len(waiting)))
 
 
 class _Tally:
@@ -81,24 +94,29 @@ class _Tally:
 class _Worker:
     """A process and the part it has in hand."""
 
-    def __init__(self, settings: MeasureSettings, folder: Path, has_media: bool):
+    def __init__(self, settings: MeasureSettings, folder: Path, media: bool):
         context = multiprocessing.get_context("spawn")  # a process that runs JAX must not be forked
         self.pipe, theirs = context.Pipe()
-        self.process: SpawnProcess = context.Process(target=_serve, args=(theirs, settings, folder, has_media))
+        self.process: SpawnProcess = context.Process(target=_serve, args=(theirs, settings, folder, media))
         self.process.start()
         theirs.close()
         self.part: Part | None = None
+        self.ready = False
 
     def give(self, part: Part | None) -> None:
         self.part = part
-        self.pipe.send(part)
+        with contextlib.suppress(ConnectionError):  # it has died, and its end of the pipe will say so
+            self.pipe.send(part)
 
 
 class _Pool:
-    def __init__(self, waiting: collections.deque[Part], settings: MeasureSettings, folder: Path, tally: _Tally):
+    def __init__(
+        self, waiting: collections.deque[Part], settings: MeasureSettings, folder: Path, tally: _Tally, media: bool
+    ):
         self._waiting, self._settings, self._folder, self._tally = waiting, settings, folder, tally
         self._deaths: collections.Counter[tuple[int, int]] = collections.Counter()
-        self._has_media = _has_media(waiting)
+        self._failed_starts = 0
+        self._media = media
         self._workers: list[_Worker] = []
 
     def run(self, workers: int) -> None:
@@ -115,7 +133,7 @@ class _Pool:
                 worker.process.join()
 
     def _start(self) -> None:
-        worker = _Worker(self._settings, self._folder, self._has_media)
+        worker = _Worker(self._settings, self._folder, self._media)
         self._workers.append(worker)
         self._next(worker)
 
@@ -136,6 +154,9 @@ class _Pool:
             return
         if isinstance(answer, UserError):
             raise answer
+        if answer == _READY:
+            worker.ready, self._failed_starts = True, 0
+            return
         assert worker.part is not None
         self._tally.add(worker.part, answer)
         self._next(worker)
@@ -144,29 +165,46 @@ class _Pool:
         """Puts the part of a dead worker back, without the video that has killed workers twice."""
         worker.process.join()
         self._workers.remove(worker)
-        part = worker.part
+        part, code = worker.part, worker.process.exitcode
         if part is None:
             return
         finished = whole_lines(part.partial(self._folder))
-        self._deaths[part.number, len(finished)] += 1
+        if not worker.ready:
+            self._failed_starts += 1
+            if self._failed_starts >= MAX_STARTS:
+                what = f"workers die while they load their tools (exit code {code})"
+                raise UserError(what, "config.run.workers", "give them more memory, or set it to 0")
+        else:
+            self._deaths[part.number, len(finished)] += 1
         if self._deaths[part.number, len(finished)] >= MAX_DEATHS and len(finished) < len(part.items):
-            code = worker.process.exitcode
             line = failed(part.items[len(finished)], "worker_killed", f"exit code {code}, {MAX_DEATHS} times").line()
             part.partial(self._folder).write_bytes(b"".join(x + b"\n" for x in [*finished, line.encode()]))
         self._waiting.appendleft(part)
         self._start()
 
 
-def _serve(pipe: Connection, settings: MeasureSettings, folder: Path, has_media: bool) -> None:
+def _serve(pipe: Connection, settings: MeasureSettings, folder: Path, media: bool) -> None:
     """A worker's life: tools once, then part after part; ends with its parent."""
     _end_with_parent()
     try:
-        tools = make_tools(settings, has_media)
+        tools = _load(settings, media)
+        pipe.send(_READY)
         while (part := pipe.recv()) is not None:
             pipe.send(run_part(part, tools, settings, folder))
         tools.decode.close()
     except UserError as error:
         pipe.send(UserError(error.what, error.where, error.do))
+
+
+def _load(settings: MeasureSettings, media: bool) -> Tools:
+    try:
+        return make_tools(settings, media)
+    except UserError:
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        what = f"a worker cannot load its tools: {type(error).__name__}: {error}"
+        raise UserError(what, "config.run.workers", "set it to 0 to load them once") from error
 
 
 def _end_with_parent() -> None:
@@ -178,7 +216,3 @@ def _end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _has_media(parts: Sequence[Part]) -> bool:
-    return any(item.path or item.record for part in parts for item in part.items)

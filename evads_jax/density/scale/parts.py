@@ -92,18 +92,34 @@ def run_part(
 
     Returns:
         Number of failed videos of the whole part.
+
+    Raises:
+        UserError: the results cannot be written.
     """
     if not part.done(folder).exists():
-        partial = part.partial(folder, owner)
-        finished = whole_lines(partial)
-        with partial.open("wb") as file:
-            file.writelines(line + b"\n" for line in finished)
-            for item in part.items[len(finished) :]:
-                found = safely(item, tools, settings)
-                file.write(found.line().encode() + b"\n")
-                file.flush()
-        partial.replace(part.done(folder))
+        try:
+            _finish(part, tools, settings, folder, owner)
+        except OSError as error:
+            what = f"cannot write what was measured: {error.strerror or error}"
+            raise UserError(what, str(folder), "make room and start again") from error
     return count_failures(part, folder)
+
+
+def _finish(part: Part, tools: Tools, settings: MeasureSettings, folder: Path, owner: str) -> None:
+    partial = part.partial(folder, owner)
+    finished = whole_lines(partial)
+    with partial.open("wb") as file:
+        file.writelines(line + b"\n" for line in finished)
+        for item in part.items[len(finished) :]:
+            found = safely(item, tools, settings)
+            file.write(found.line().encode() + b"\n")
+            file.flush()
+    partial.replace(part.done(folder))
+
+
+def has_media(parts: Iterable[Part]) -> bool:
+    """Whether any video of a corpus has pictures or sound; a part whose videos are all broken has none of its own."""
+    return any(item.path or item.record for part in parts for item in part.items)
 
 
 def whole_lines(path: Path) -> list[bytes]:

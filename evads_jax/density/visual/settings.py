@@ -45,8 +45,9 @@ class VisualSettings:
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
+                field = "shape" if name == "weights" else name
                 raise UserError(
-                    f"{name} is {getattr(self, name)!r}", f"config.visual.{name}", "one of " + ", ".join(choices)
+                    f"{field} is {getattr(self, name)!r}", f"config.visual.{field}", "one of " + ", ".join(choices)
                 )
         for name in ("alpha", "radius"):
             if not getattr(self, name) > 0:

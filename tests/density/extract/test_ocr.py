@@ -48,6 +48,12 @@ def test_an_overlay_survives_a_frame_in_which_it_was_not_read_but_not_a_long_gap
     assert merge(gone, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0], OcrSettings())[5] == ("SALF",)
 
 
+def test_an_overlay_stays_until_the_next_frame_that_was_read():
+    frames = [[reading("SALE")], [reading("SALE")], [reading("new", BOTTOM)]]
+    found = merge(frames, [0.0, 2.5, 5.0], OcrSettings(), duration=7.4)
+    assert found == dict.fromkeys(range(5), ("SALE",)) | dict.fromkeys((5, 6, 7), ("new",))
+
+
 @given(short, short, short)
 def test_edit_distance_is_a_distance(a, b, c):
     assert edit_distance(a, b) == edit_distance(b, a)

@@ -45,3 +45,8 @@ def test_events_give_back_their_overlays_and_speech():
     events = (Event(0, 2, ("甲",), "说"), Event(3, 3, (), "话"))
     assert overlays_of(events) == {0: ("甲",), 1: ("甲",), 2: ("甲",)}
     assert speech_of(events) == {0: "说", 3: "话"}
+
+
+def test_events_that_overlap_show_the_overlays_of_each():
+    events = (Event(0, 3, ("SALE",)), Event(2, 2, ("50%", "SALE")))
+    assert overlays_of(events) == {0: ("SALE",), 1: ("SALE",), 2: ("SALE", "50%", "SALE"), 3: ("SALE",)}

@@ -2,10 +2,10 @@
 
 import pytest
 
-from density.scale.test_local import SETTINGS, copies, files
+from density.scale.test_local import SETTINGS, copies, files, first_part_broken
 from evads_jax.density.items import from_videos
 from evads_jax.density.scale import beam
-from evads_jax.density.scale.beam import run_beam
+from evads_jax.density.scale.beam import MeasurePart, run_beam
 from evads_jax.density.scale.local import run_local
 from evads_jax.density.scale.parts import partition
 from evads_jax.errors import UserError
@@ -36,3 +36,14 @@ def test_without_the_extra_it_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(beam, "beam", None)
     with pytest.raises(UserError, match=r"evads_jax\[beam\]"):
         run_beam([], SETTINGS, tmp_path, options=(), max_bad_share=0.1)
+
+
+def test_a_part_without_any_media_spoils_no_other(tmp_path):
+    parts = first_part_broken(tmp_path)
+    run_local(parts, SETTINGS, tmp_path / "local", workers=0, max_bad_share=0.9)
+    (tmp_path / "beam").mkdir()
+    made = MeasurePart(SETTINGS, str(tmp_path / "beam"), 3, 0.9, True)
+    for part in parts:
+        list(made.process(part))
+    made.teardown()
+    assert files(tmp_path / "beam") == files(tmp_path / "local")

@@ -37,6 +37,13 @@ def copies(folder: Path, count: int, broken_every: int = 0) -> Path:
     return folder
 
 
+def first_part_broken(folder: Path) -> tuple[Part, ...]:
+    """Parts of shards: in the first all videos are broken."""
+    paths = [film(folder / "v" / f"{i}.mp4", scenes=i + 2, seconds=2) for i in range(2)]
+    good = tuple(Item(path.name, path=str(path)) for path in paths)
+    return Part(0, (Item("gone", broken=("empty", "0 bytes")),)), Part(1, good)
+
+
 def files(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in folder.iterdir()}
 
@@ -125,9 +132,10 @@ def test_a_stopped_part_goes_on_behind_its_last_whole_line(tmp_path):
 class DeadlyWorker:
     """A worker that dies whenever the video `deadly` is in work."""
 
-    def __init__(self, settings, folder, has_media):
-        self.folder = folder
+    def __init__(self, settings, folder, media):
+        self.folder, self.ready = folder, False
         self.pipe, self._theirs = multiprocessing.Pipe()
+        self._theirs.send(local._READY)
         self.process = type("Process", (), {"exitcode": -9, "join": lambda s: None, "kill": lambda s: None})()
 
     def give(self, part: Part | None) -> None:
@@ -150,6 +158,60 @@ def test_a_video_that_kills_its_worker_twice_is_given_up_and_the_rest_measured(t
     run_local([part], SETTINGS, tmp_path / "out", workers=1, max_bad_share=1.0)
     kinds = {m.video: m.failure[0] for m in read_part(part, tmp_path / "out")}
     assert kinds == {"a": "fine", "deadly": "worker_killed", "b": "fine"}
+
+
+class StillbornWorker(DeadlyWorker):
+    """A worker that dies before it is ready."""
+
+    def __init__(self, settings, folder, media):
+        super().__init__(settings, folder, media)
+        self.pipe, self._theirs = multiprocessing.Pipe()
+
+    def give(self, part: Part | None) -> None:
+        self.part = part
+        self._theirs.close()
+
+
+def test_workers_that_die_before_they_are_ready_are_no_videos_fault(tmp_path, monkeypatch):
+    monkeypatch.setattr(local, "_Worker", StillbornWorker)
+    part = Part(0, (Item("a"), Item("b")))
+    with pytest.raises(UserError, match="die while they load their tools"):
+        run_local([part], SETTINGS, tmp_path / "out", workers=1, max_bad_share=1.0)
+    assert files(tmp_path / "out") == {}
+
+
+def test_whatever_keeps_a_worker_from_its_tools_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(local, "_end_with_parent", lambda: None)
+    monkeypatch.setattr(local, "make_tools", lambda *_: 1 / 0)
+    ours, theirs = multiprocessing.Pipe()
+    local._serve(theirs, SETTINGS, tmp_path, True)
+    assert "a worker cannot load its tools: ZeroDivisionError" in str(ours.recv())
+
+
+def test_a_worker_that_died_between_two_parts_is_noticed_not_fatal():
+    worker = object.__new__(local._Worker)
+    worker.pipe, theirs = multiprocessing.Pipe()
+    theirs.close()
+    worker.give(part := Part(0, (Item("a"),)))
+    assert worker.part is part
+    with pytest.raises((EOFError, ConnectionResetError)):
+        worker.pipe.recv()
+
+
+def test_a_job_that_goes_on_writes_what_one_in_one_go_writes(tmp_path):
+    parts = first_part_broken(tmp_path)
+    run_local(parts, SETTINGS, tmp_path / "whole", workers=0, max_bad_share=0.9)
+    run_local(parts, SETTINGS, tmp_path / "resumed", workers=0, max_bad_share=0.9)
+    parts[0].done(tmp_path / "resumed").unlink()
+    run_local(parts, SETTINGS, tmp_path / "resumed", workers=0, max_bad_share=0.9)
+    assert files(tmp_path / "resumed") == files(tmp_path / "whole")
+
+
+def test_results_that_cannot_be_written_are_one_line(tmp_path):
+    part = Part(0, (Item("a", broken=("empty", "")),))
+    part.partial(tmp_path).mkdir()
+    with pytest.raises(UserError, match="cannot write what was measured: Is a directory"):
+        run_local([part], SETTINGS, tmp_path, workers=0, max_bad_share=1.0)
 
 
 def test_a_worker_that_cannot_load_its_tools_says_so_in_one_line(tmp_path):
