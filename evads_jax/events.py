@@ -28,6 +28,7 @@ from typing import Any
 
 import jax
 
+from evads_jax import storage
 from evads_jax.errors import UserError
 
 SCHEMA = 1
@@ -94,10 +95,17 @@ class EventLog:
             self.write(kind, **fields)
 
     def sync(self) -> None:
-        """Waits until the events are on the disk, so that a checkpoint never knows of events that are not."""
+        """Waits until the events are on the disk, so that a checkpoint never knows of events that are not.
+
+        Where the run's folder mirrors a bucket, everything in it is in the bucket, too, when this returns.
+
+        Raises:
+          UserError: the bucket cannot be used.
+        """
         if self._writes and self.path.exists():
             with self.path.open("ab") as file:
                 os.fsync(file.fileno())
+            storage.push(self.path)
 
     def truncate(self, count: int) -> None:
         """Forgets all but the first `count` events: what was written after the checkpoint a run resumes from."""

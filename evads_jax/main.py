@@ -16,6 +16,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_dict, config_flags
 
+from evads_jax import storage
 from evads_jax.errors import UserError
 
 EXIT_BAD_INPUT = 2
@@ -46,7 +47,9 @@ WITHOUT_WORKDIR = ("ask", "inspect", "export", "compile")  # jobs that only read
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The job: configs/X.py or configs/X.py:variant.", lock_config=True
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where the job keeps everything that it writes.")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Where the job keeps everything that it writes: a folder, or gs://BUCKET/folder."
+)
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Joins the other processes of a pod before anything else.")
 
 
@@ -66,7 +69,8 @@ def main(argv: Sequence[str]) -> None:
 
         jax.distributed.initialize()
     module, function = JOBS[config.job].split(":")
-    getattr(importlib.import_module(module), function)(config, Path(_WORKDIR.value) if _WORKDIR.value else None)
+    with storage.run_folder(_WORKDIR.value) as workdir:
+        getattr(importlib.import_module(module), function)(config, workdir)
 
 
 def load_config(spec: str) -> config_dict.ConfigDict:

@@ -97,6 +97,11 @@ def shard_of(fields: Mapping[str, Any]) -> Shard:
     return Shard(**{**fields, "questions": tuple(fields["questions"]), "broken": broken})
 
 
+def manifest_of(fields: Mapping[str, Any]) -> Manifest:
+    """A manifest from its JSON."""
+    return Manifest(fields["split"], fields["recipe"], tuple(shard_of(shard) for shard in fields["shards"]))
+
+
 def read_manifest(folder: Path) -> Manifest | None:
     """The manifest of a folder; None where there is none.
 
@@ -104,8 +109,7 @@ def read_manifest(folder: Path) -> Manifest | None:
       UserError: it cannot be read.
     """
     try:
-        fields = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        return Manifest(fields["split"], fields["recipe"], tuple(shard_of(shard) for shard in fields["shards"]))
+        return manifest_of(json.loads((folder / "manifest.json").read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError) as error:

@@ -18,7 +18,7 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from evads_jax.data import annotations, folder, makers, media, render, serial, shards
+from evads_jax.data import annotations, bucket, folder, makers, media, render, serial, shards
 from evads_jax.data.makers import DrawAds, ReadVideos, Sampling
 from evads_jax.data.records import Example
 from evads_jax.data.render import drawing, fonts, questions, script, speech, standin, video, vocabulary
@@ -41,7 +41,8 @@ def prepare(config: config_dict.ConfigDict, workdir: str | Path, log: Log) -> di
     Args:
       config: the run's config.
       workdir: shards go to `workdir/shards/<split>` unless `data.shards` names another folder. A named folder that
-        already holds all four splits is used as it is, if its media were taken as this config asks.
+        already holds all four splits is used as it is, if its media were taken as this config asks. One in a bucket
+        (`gs://…`) is fetched, or made here and put there when all of it is checked.
       log: told one line of text at a time: progress, and what was left out.
 
     Returns:
@@ -57,7 +58,7 @@ def prepare(config: config_dict.ConfigDict, workdir: str | Path, log: Log) -> di
         size=data.frame_size,
         multiple=config.model.vision_patch * config.model.vision_merge,
     )
-    root = Path(data.shards) if data.shards else Path(workdir) / "shards"
+    root = bucket.fetched(data.shards, SPLITS) if data.shards else Path(workdir) / "shards"
     if data.shards and all((root / split / "manifest.json").is_file() for split in SPLITS):
         opened = {split: shards.open(root, split) for split in SPLITS}
         check_foreign(opened, {"language": config.run.language, **vars(sampling)})
@@ -81,6 +82,7 @@ def prepare(config: config_dict.ConfigDict, workdir: str | Path, log: Log) -> di
         )
         check_broken(manifest, count, data.max_bad_share, log)
         opened[split] = shards.open(root, split)
+    bucket.upload(root, data.shards, SPLITS)
     log(f"shards: {_sizes(opened)}")
     return opened
 

@@ -28,6 +28,7 @@ from typing import Any, Generic
 
 from array_record.python import array_record_module
 
+from evads_jax.data import bucket
 from evads_jax.data.manifest import (
     Broken,
     Manifest,
@@ -325,5 +326,8 @@ class RecordSource(Generic[Record]):
 
 
 def open(folder: str | Path, split: str, packing: Packing = VIDEOS) -> RecordSource:  # read as `shards.open`
-    """The records of split `split` under a folder of splits (`folder/split/manifest.json`); see `RecordSource`."""
-    return RecordSource(Path(folder) / split, split, packing)
+    """The records of split `split` under a folder of splits (`folder/split/manifest.json`); see `RecordSource`.
+
+    Of a folder in a bucket (`gs://…`), what of the split is not on this machine is fetched first.
+    """
+    return RecordSource(bucket.fetched(folder, (split,)) / split, split, packing)

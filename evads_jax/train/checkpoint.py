@@ -7,6 +7,9 @@
 
 A checkpoint is written under a temporary name and renamed when it is complete, in the background: a half-written one
 is never taken for the latest. The latest `keep` stay, and beside them the best one by validation.
+
+The checkpoints of a run whose folder mirrors a bucket are in the bucket alone: every process writes its arrays to it.
+Nothing can be renamed there; a checkpoint is complete when Orbax has put its `commit_success.txt`.
 """
 
 import dataclasses
@@ -22,6 +25,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from evads_jax import storage
 from evads_jax.errors import UserError
 from evads_jax.train.state import TrainState
 
@@ -40,7 +44,7 @@ class _IteratorHandler(ocp.CheckpointHandler):
         path = _file(directory)
         if path.exists():
             return json.loads(path.read_text())
-        # Processes that all read the whole input are at the same place: any number of them can go on from there.
+        # Processes at the same place of one input: any number of them can go on from there.
         held = [json.loads(other.read_text()) for other in sorted(directory.glob("process_*-of-*.json"))]
         if len(held) < _written_by(directory) or any(state != held[0] for state in held):
             raise UserError(
@@ -88,22 +92,28 @@ class Checkpoints:
       workdir: the run's folder.
       stage: the stage's name.
       keep: how many of the latest stay.
+
+    Raises:
+      UserError: their folder cannot be used.
     """
 
     def __init__(self, workdir: str | Path, stage: str, keep: int = 2):
         if keep < 1:
             raise UserError(f"at least one checkpoint must be kept, got {keep}", "config.checkpoint.keep")
-        self.folder = (Path(workdir) / FOLDER / stage).absolute()
+        self.folder = _folder(workdir, stage)
         self._policy = _LatestAndBest(keep)
-        self._manager = ocp.CheckpointManager(
-            self.folder,
-            item_handlers={
-                "state": ocp.PyTreeCheckpointHandler(),
-                "data": _IteratorHandler(),
-                "meta": ocp.JsonCheckpointHandler(),
-            },
-            options=ocp.CheckpointManagerOptions(preservation_policy=self._policy, cleanup_tmp_directories=True),
-        )
+        try:
+            self._manager = ocp.CheckpointManager(
+                self.folder,
+                item_handlers={
+                    "state": ocp.PyTreeCheckpointHandler(),
+                    "data": _IteratorHandler(),
+                    "meta": ocp.JsonCheckpointHandler(),
+                },
+                options=ocp.CheckpointManagerOptions(preservation_policy=self._policy, cleanup_tmp_directories=True),
+            )
+        except _failures(self.folder) as error:
+            raise _unwritten(self.folder, error) from error
 
     def latest(self) -> int | None:
         """The step of the latest complete checkpoint; None without one."""
@@ -131,7 +141,7 @@ class Checkpoints:
                 state=ocp.args.PyTreeSave(state), data=_IteratorArgs(data), meta=ocp.args.JsonSave(meta)
             )
             self._manager.save(step, args=arguments, force=True)
-        except (OSError, ValueError) as error:
+        except _failures(self.folder) as error:
             raise _unwritten(self.folder, error) from error
 
     def wait(self) -> None:
@@ -142,7 +152,7 @@ class Checkpoints:
         """
         try:
             self._manager.wait_until_finished()
-        except (OSError, ValueError) as error:
+        except _failures(self.folder) as error:
             raise _unwritten(self.folder, error) from error
 
     def restore(self, step: int, like: TrainState) -> tuple[TrainState, Any, dict[str, Any]]:
@@ -159,15 +169,27 @@ class Checkpoints:
         arguments = ocp.args.Composite(state=_restore_tree(like), data=_IteratorArgs(), meta=ocp.args.JsonRestore())
         try:
             restored = self._manager.restore(step, args=arguments)
-        except (OSError, ValueError, KeyError) as error:
+        except UserError:
+            raise
+        except _failures(self.folder, KeyError) as error:
             raise _unreadable(self.folder / str(step), error) from error
         return restored["state"], restored["data"], restored["meta"]
 
     def finish(self, record: dict[str, Any]) -> None:
-        """Marks the stage as finished; everything it left must be complete by then."""
+        """Marks the stage as finished; everything it left must be complete by then.
+
+        Raises:
+          UserError: something could not be written to the bucket.
+        """
         self.wait()
         if jax.process_index() == 0:
             path = self.folder / FINISHED
+            if _in_bucket(path):  # one object, put at one instant
+                try:
+                    path.write_text(json.dumps(record, indent=2))
+                except _failures(path) as error:
+                    raise _unwritten(path, error) from error
+                return
             temporary = path.with_suffix(".tmp")
             with temporary.open("w") as file:
                 json.dump(record, file, indent=2)
@@ -176,14 +198,24 @@ class Checkpoints:
             temporary.replace(path)
 
     def close(self) -> None:
-        """Waits for the background and frees its threads."""
-        self._manager.close()
+        """Waits for the background and frees its threads.
+
+        Raises:
+          UserError: something could not be written.
+        """
+        try:
+            self._manager.close()
+        except _failures(self.folder) as error:
+            raise _unwritten(self.folder, error) from error
 
 
 def finished(workdir: str | Path, stage: str) -> dict[str, Any] | None:
     """The record that a finished stage left (`step`, `best_step`, `reason`, `seconds`, `events`); None if it is not."""
-    path = Path(workdir) / FOLDER / stage / FINISHED
-    return json.loads(path.read_text()) if path.exists() else None
+    path = _folder(workdir, stage) / FINISHED
+    try:
+        return json.loads(path.read_text()) if path.exists() else None
+    except _failures(path) as error:
+        raise _unreadable(path, error) from error
 
 
 def load_params(workdir: str | Path, stage: str, like: Tree) -> Tree:
@@ -200,20 +232,34 @@ def load_params(workdir: str | Path, stage: str, like: Tree) -> Tree:
     record = finished(workdir, stage)
     if record is None:
         raise UserError(f"stage {stage} is not finished", str(workdir), "run it first")
-    path = (Path(workdir) / FOLDER / stage / str(record["best_step"]) / "state").absolute()
+    path = _folder(workdir, stage) / str(record["best_step"]) / "state"
     _check_shapes(path, like)
     with ocp.PyTreeCheckpointer() as checkpointer:
         try:
             return checkpointer.restore(path, args=_restore_tree({"params": like}, partial=True))["params"]
-        except (OSError, ValueError, KeyError) as error:
+        except _failures(path, KeyError) as error:
             raise _unreadable(path, error) from error
+
+
+def _folder(workdir: str | Path, stage: str) -> Any:
+    """Where a stage's checkpoints are: on the disk, or in the bucket that the run's folder mirrors."""
+    return storage.address(Path(workdir) / FOLDER / stage)
+
+
+def _in_bucket(path: Any) -> bool:
+    return storage.url_of(path) is not None
+
+
+def _failures(path: Any, *more: type[Exception]) -> tuple[type[Exception], ...]:
+    """What a failure to read or write raises, with `more`; the clients of buckets have errors of their own."""
+    return (Exception,) if _in_bucket(path) else (OSError, ValueError, *more)
 
 
 def _check_shapes(path: Path, params: Tree) -> None:
     """Refuses a checkpoint whose parameters are not these, naming the first that differs."""
     try:
         held = ocp.PyTreeCheckpointHandler().metadata(epath.Path(path)).tree["params"]
-    except (OSError, ValueError, KeyError) as error:
+    except _failures(path, KeyError) as error:
         raise _unreadable(path, error) from error
     shapes = [
         {jax.tree_util.keystr(where, simple=True, separator="/"): tuple(leaf.shape) for where, leaf in leaves}
@@ -239,11 +285,11 @@ def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
 
 def _unwritten(folder: Path, error: Exception) -> UserError:
     reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
-    return UserError(
-        f"cannot write a checkpoint: {reason}", str(folder), "make room, then start the same command again"
-    )
+    mend = "check your permissions in the bucket (docs/tpu.md)" if _in_bucket(folder) else "make room"
+    return UserError(f"cannot write a checkpoint: {reason}", str(folder), f"{mend}, then start the same command again")
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
     reason = str(error).split("\n")[0][:200]
-    return UserError(f"cannot read a checkpoint: {reason}", str(path), "was the model's size changed?")
+    hint = "are you allowed to read the bucket? " if _in_bucket(path) else ""
+    return UserError(f"cannot read a checkpoint: {reason}", str(path), f"{hint}was the model's size changed?")
