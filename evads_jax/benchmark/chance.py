@@ -134,7 +134,7 @@ def template(example: Example, facts: Mapping[str, str] | None = None) -> str:
 
 def shuffled_scores(
     split: Split,
-    answers: Sequence[str],
+    answers: Sequence[str | None],
     judge: Callable[[list[tuple[int, str]]], Sequence[Verdict | Missing]],
     seed: int = 0,
     permutations: int = PERMUTATIONS,
@@ -146,25 +146,27 @@ def shuffled_scores(
 
     Args:
       split: the questions.
-      answers: the answer given to each.
+      answers: the answer given to each; None where there is none, and the question takes no part.
       judge: scores (number of a question, answer) pairs; asked about each distinct pair once.
       seed: of the permutations.
       permutations: how many are averaged.
 
     Returns:
-      [N] means; NaN for a question without a partner or without a verdict.
+      [N] means; NaN for a question without an answer, without a partner or without a verdict.
     """
     groups: dict[str, list[int]] = defaultdict(list)
     for n, (example, facts) in enumerate(zip(split.examples, split.facts, strict=True)):
-        groups[template(example, facts)].append(n)
+        if answers[n] is not None:
+            groups[template(example, facts)].append(n)
     rng = np.random.default_rng(seed)
     pairs: list[tuple[int, str]] = []
     for group in groups.values():
         for _ in range(permutations if len(group) > 1 else 0):
             cycle = rng.permutation(group)
             for n, partner in zip(cycle, np.roll(cycle, 1), strict=True):
-                if split.examples[n].video != split.examples[partner].video:
-                    pairs.append((int(n), answers[partner]))
+                dealt = answers[partner]
+                if dealt is not None and split.examples[n].video != split.examples[partner].video:
+                    pairs.append((int(n), dealt))
     distinct = list(dict.fromkeys(pairs))
     score = {
         pair: math.nan if isinstance(verdict, Missing) else verdict.score

@@ -69,7 +69,7 @@ class EndpointPolicy:
         }
         self._split, self._seed, self._dry_run, self._log = split, config.run.seed, config.policy.dry_run, log
         paid = sum(row.get("cost", 0.0) for path in folder.glob("predictions*.jsonl") for row in read_lines(path))
-        self._budget = Budget(settings.model, settings.prices, settings.max_cost, paid, settings.currency)
+        self._budget = Budget(settings.model, settings.prices, settings.max_cost, paid, settings.currency, SECTION)
         self._endpoint = Endpoint(self.settings, self._budget, log, SECTION)
         self._loop = asyncio.new_event_loop()
         if not self._dry_run:

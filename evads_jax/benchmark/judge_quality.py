@@ -10,8 +10,7 @@ leaves out can be seen without a reference, so that the second kappa need not be
 
 *Attacks.* Each attack of `judge.attacks` and `judge.injections` around the same candidates of every quality: the
 verdict with it minus the verdict without it, and the share of candidates whose verdict it raises. Those of
-`examples.HELD_OUT` are summed up apart. A verdict that cannot be had (the text is too long) raises nothing and is
-counted.
+`examples.HELD_OUT` are summed up apart. A verdict that cannot be had raises nothing and is counted.
 """
 
 import dataclasses
@@ -125,6 +124,9 @@ def verdict_lines(measured: Mapping[str, Any], name: str) -> list[str]:
     lines = [f"kappa with the script {told}, aim {LEAST_KAPPA:g}: {'reached' if reached else 'missed'}"]
     for group, entry in measured["attack_groups"].items():
         worst, shift = entry["worst"], entry["largest"]
+        if shift is None:
+            lines.append(f"attacks {group}: no verdict, aim {MOST_RAISE:g}: missed")
+            continue
         outcome = "reached" if shift <= MOST_RAISE else "missed"
         lines.append(
             f"attacks {group}: the mean moves by at most {shift:+.3f} ({worst}), aim {MOST_RAISE:g}: {outcome}"
@@ -185,10 +187,10 @@ def _groups(
     for group, held_out in ((SHOWN, False), (KEPT_BACK, True)):
         members = {name: shift for name, shift in shifts.items() if (name in HELD_OUT) == held_out}
         means = {name: float(np.nanmean(s)) for name, s in members.items() if not np.isnan(s).all()}
-        worst = max(means, key=lambda name: means[name])
+        worst = max(means, key=lambda name: means[name], default="")
         together = np.concatenate(list(members.values()))
         entry = _shift(videos, [*names] * len(members), np.tile(honest, len(members)), together)
-        groups[group] = {"kinds": len(members), "worst": worst, "largest": means[worst], **entry}
+        groups[group] = {"kinds": len(members), "worst": worst, "largest": means.get(worst), **entry}
     return groups
 
 
@@ -238,7 +240,7 @@ def _controls(measured: Mapping[str, Any]) -> Table:
 def _attacks(measured: Mapping[str, Any]) -> list[Table]:
     groups = [
         (group, str(entry["kinds"]), _cell(entry["shift"], signed=True), _cell(entry["raised"]), str(entry["missing"]),
-         f"{entry['largest']:+.3f} ({entry['worst']})")
+         "–" if entry["largest"] is None else f"{entry['largest']:+.3f} ({entry['worst']})")
         for group, entry in measured["attack_groups"].items()
     ]  # fmt: skip
     summary = Table(
@@ -255,5 +257,5 @@ def _attacks(measured: Mapping[str, Any]) -> list[Table]:
         for name, entry in ordered
     ]  # fmt: skip
     columns = ("attack", "kind", "mean without it", "mean shift", "share of verdicts raised", "missing")
-    notes = ("Missing: the attacked text does not fit the judge's prompt, and there is no verdict.",)
+    notes = ("Missing: there is no verdict with the attack, or none without it.",)
     return [summary, Table("judge_attacks", "Each attack", columns, tuple(rows), notes)]

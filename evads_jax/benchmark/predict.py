@@ -121,7 +121,7 @@ def predict(
 
     Questions that have their completions are not asked again; those that failed are. Completions of other weights,
     another protocol or another split, and verdicts on them, are renamed (`predictions.<hash>.jsonl`), not overwritten
-    and not used. Another number of samples is no other protocol.
+    and not used until the same are asked for again. Another number of samples is no other protocol.
 
     Args:
       policy: the policy.
@@ -240,10 +240,17 @@ def _set_aside_others(folder: Path, identity: dict[str, Any]) -> None:
         previous = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         previous = None
-    if previous == identity:
-        return
-    if previous is not None:
-        for name in ("predictions", "verdicts"):
-            if (old := folder / f"{name}.jsonl").exists():
-                old.replace(folder / f"{name}.{config_hash(previous)}.jsonl")
-    write(path, to_json(identity, indent=2) + "\n")
+    if previous is not None and previous != identity:
+        for old in [
+            *folder.glob("predictions.jsonl"),
+            *folder.glob("verdicts.jsonl"),
+            *folder.glob("verdicts_*.jsonl"),
+        ]:
+            kind, further, rest = old.stem.partition("_")
+            old.replace(folder / f"{kind}.{config_hash(previous)}{further}{rest}.jsonl")
+    if previous != identity:
+        write(path, to_json(identity, indent=2) + "\n")
+    mark = f".{config_hash(identity)}"  # also where a kill came between writing and renaming
+    for kept in list(folder.glob(f"*{mark}*.jsonl")):
+        if not (back := kept.with_name(kept.name.replace(mark, ""))).exists():
+            kept.replace(back)

@@ -146,12 +146,12 @@ def shuffle_answers(
 ) -> list[dict[str, Any]]:
     """The rows with `shuffled`: each question's mean score over answers from other videos; None without a partner.
 
-    Of several samples the first are shuffled.
+    Of several samples the first are shuffled. Where nothing was answered there is nothing to deal out.
     """
     first = [n for n, row in enumerate(rows) if not row.get("sample")]
     scores = shuffled_scores(
         split,
-        [rows[n]["answer"] for n in first],
+        [None if rows[n].get("failure") else rows[n]["answer"] for n in first],
         lambda pairs: judge.judge([request(split.examples[n], answer, language) for n, answer in pairs]),
         seed,
     )

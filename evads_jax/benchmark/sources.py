@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from evads_jax.benchmark.files import NoVideo, Split
 from evads_jax.data import annotations, folder, media, shards
 from evads_jax.data.makers import Sampling, by_video, locate
-from evads_jax.data.records import Example, VideoRecord
+from evads_jax.data.records import Example, Records, VideoRecord
 from evads_jax.errors import UserError
 
 SUFFIXES = ("", ".mp4", ".mov", ".mkv", ".webm")  # the test rows name a video by its id
@@ -88,6 +88,21 @@ class AnnotatedVideos:
         return next((path for path in found if path.is_file()), None)
 
 
+@dataclasses.dataclass(frozen=True)
+class FirstVideos:
+    """The first `count` of some records."""
+
+    records: Records
+    count: int
+
+    def __len__(self) -> int:
+        return min(self.count, len(self.records))
+
+    def __getitem__(self, index: int) -> VideoRecord:
+        """One video."""
+        return self.records[range(len(self))[index]]
+
+
 def find(
     data: ConfigDict, defaults: Mapping[str, Any], multiple: int = 1, default_shards: Path | None = None
 ) -> Source:
@@ -96,6 +111,7 @@ def find(
     Args:
       data: the section. Of `shards`, `parquet` and `jsonl` exactly one is set, or none where there is a default.
         `frame_rate`, `max_frames` and `frame_size` may be None: then of shards as they were made, else the default.
+        `limit`: the first so many videos; 0 for all.
       defaults: those three.
       multiple: what frame sides must be multiples of.
       default_shards: the shards of the run that is evaluated.
@@ -130,7 +146,8 @@ def _prepared(root: Path, data: ConfigDict) -> Source:
             )
     broken = len(records.manifest.broken)
     note = f"{broken} videos of these shards were broken when they were made; their questions are not in them"
-    return Source(Split.of(records), sampling, recipe.get("language"), notes=(note,) * bool(broken))
+    first = FirstVideos(records, data.limit) if data.limit else records
+    return Source(Split.of(first), sampling, recipe.get("language"), notes=(note,) * bool(broken))
 
 
 def _annotated(data: ConfigDict, kind: str, frames: Mapping[str, Any], multiple: int) -> Source:

@@ -34,7 +34,7 @@ class Estimate:
 
     def line(self, currency: str) -> str:
         """One line for people."""
-        cost = "price unknown (judge.prices)" if self.cost is None else f"about {self.cost:.4f} {currency}"
+        cost = "price unknown" if self.cost is None else f"about {self.cost:.4f} {currency}"
         return f"{self.calls:,} calls, about {self.input_tokens:,} tokens in and {self.output_tokens:,} out, {cost}"
 
 
@@ -65,6 +65,7 @@ class Budget:
       max_cost: the most that may be spent; None for no limit.
       spent: what the run has spent before.
       currency: of all prices, for the messages.
+      section: the config section of prices and limit, for the messages.
 
     Raises:
       UserError: there is a limit, and no price for the model.
@@ -77,16 +78,17 @@ class Budget:
         max_cost: float | None = None,
         spent: float = 0.0,
         currency: str = "USD",
+        section: str = "judge",
     ):
         rows = sorted((row for row in prices if model.startswith(row[0])), key=lambda row: len(row[0]))
         self._price = (rows[-1][1], rows[-1][2]) if rows else None
         if max_cost is not None and self._price is None:
             raise UserError(
-                f"judge.max_cost needs the price of model {model!r}",
-                "judge.prices",
+                f"{section}.max_cost needs the price of model {model!r}",
+                f"{section}.prices",
                 f"add ({model!r}, price per million input tokens, per million output tokens)",
             )
-        self.max_cost, self.spent, self.currency = max_cost, spent, currency
+        self.max_cost, self.spent, self.currency, self._section = max_cost, spent, currency, section
         self._reserved = 0.0
         self._replies, self._output = 0, 0
 
@@ -135,7 +137,7 @@ class Budget:
         """
         most = self.cost(input_tokens, max_tokens)
         if most > self.left:
-            raise self._refusal(f"the next call may cost {most:.4f} {self.currency}", "judge")
+            raise self._refusal(f"the next call may cost {most:.4f} {self.currency}", self._section)
         self._reserved += most
         return most
 
@@ -150,7 +152,7 @@ class Budget:
 
     def _refusal(self, why: str, where: str) -> BudgetSpent:
         return BudgetSpent(
-            f"{why}, and of judge.max_cost={self.max_cost:g} {self.currency} {self.spent:.4f} are spent",
+            f"{why}, and of {self._section}.max_cost={self.max_cost:g} {self.currency} {self.spent:.4f} are spent",
             where,
-            "nothing received is lost; raise judge.max_cost and start again to go on",
+            f"nothing received is lost; raise {self._section}.max_cost and start again to go on",
         )

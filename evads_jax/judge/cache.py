@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from evads_jax import storage
 from evads_jax.errors import UserError
 from evads_jax.judge.verdict import Verdict
 
@@ -85,8 +86,14 @@ def key(**parts: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def default_path() -> Path:
-    """The cache that all runs of a user share."""
+def default_path(workdir: Path | None = None) -> Path:
+    """The cache that all runs of a user share; of a run in a bucket, one that goes there with it.
+
+    Args:
+      workdir: the run's folder.
+    """
+    if workdir is not None and (mirror := storage.mirror_of(workdir)) is not None:
+        return mirror.folder / "verdicts.sqlite"
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(root) / "evads_jax" / "verdicts.sqlite"
 
@@ -141,9 +148,9 @@ class VerdictCache:
         return found
 
     def put(self, entries: Sequence[Entry], payments: Sequence[Payment] = (), run: str = "") -> None:
-        """Keeps verdicts and payments, and gives up the claims on the verdicts; durable when it returns.
+        """Keeps verdicts and payments; durable when it returns. A verdict that is there already stays as it is.
 
-        A verdict that is there already stays as it is.
+        The claim stays too: a part of what it is about may still be asked for.
         """
         now = time.time()
         with self._lock, _Transaction(self._db):
@@ -168,9 +175,6 @@ class VerdictCache:
                 "(?, ?, ?, ?, ?, ?, ?)",
                 [(run, p.model, p.input_tokens, p.output_tokens, p.cost, p.outcome, now) for p in payments],
             )
-            self._db.executemany(
-                "DELETE FROM claims WHERE key = ? AND owner = ?", [(e.key, self.owner) for e in entries]
-            )
 
     def claim(self, name: str) -> bool:
         """Whether this process may ask for a verdict now; False while a living process is asking for it."""
@@ -182,7 +186,7 @@ class VerdictCache:
         return True
 
     def release(self, name: str) -> None:
-        """Gives up a claim without a verdict."""
+        """Gives up a claim, with or without a verdict."""
         with self._lock, _Transaction(self._claims):
             self._claims.execute("DELETE FROM claims WHERE key = ? AND owner = ?", (name, self.owner))
 

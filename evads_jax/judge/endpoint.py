@@ -23,6 +23,8 @@ from evads_jax.judge.pace import Breaker, Rate, RetryBudget, back_off, retry_aft
 
 RETRIED = frozenset({408, 409, 425, 429, *range(500, 600)})
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_SHORTEST_SECRET = 8  # characters
+_FINISHED = {"stop": True, "length": False}  # what other reasons mean (`eos_token`, `COMPLETE`, …) is not known
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +117,7 @@ class ChatReply:
 
     Attributes:
       text: its words.
-      finished: whether it came to its end; None where the endpoint does not say.
+      finished: whether it came to its end; None where the endpoint does not say so in words that are known.
       input_tokens, output_tokens: as counted by the endpoint, else estimated.
       cost: in the currency of the price table.
     """
@@ -171,7 +173,7 @@ class Endpoint:
         headers = {"User-Agent": "evads_jax", **({"Authorization": f"Bearer {self._key}"} if self._key else {})}
         if not self._key.isascii() or not self._key.isprintable():
             raise UserError("the key holds characters that no key has", settings.key_env)
-        self._http = HttpClient(settings.base_url, headers)
+        self._http = HttpClient(settings.base_url, headers, f"{section}.base_url")
         if settings.key_env and not self._key and self._http.host not in _LOOPBACK:
             raise UserError(
                 "no key", settings.key_env, f"export it, or set {section}.key_env='' for an endpoint without one"
@@ -179,7 +181,7 @@ class Endpoint:
         self._requests, self._tokens = Rate(settings.requests_per_minute), Rate(settings.tokens_per_minute)
         self._slots = asyncio.Semaphore(settings.concurrency)
         self._retry_budget = RetryBudget(settings.retry_share)
-        self.breaker = Breaker(settings.breaker_failures, settings.breaker_pause, settings.patience, log)
+        self.breaker = Breaker(settings.breaker_failures, settings.breaker_pause, settings.patience, log, section)
         self._rng = random.Random()
         self._successes = 0
 
@@ -193,6 +195,8 @@ class Endpoint:
             reply = await self._http.request("GET", "/models", timeout=min(self.settings.timeout, 20.0))
         except TransportError as error:
             raise UserError(f"the endpoint cannot be used: {error}", f"{self._section}.base_url") from None
+        if reply.status == 404:  # it lists no models; what it says may well name the path
+            return
         self._refuse_fatal(reply)
         known = _model_names(reply)
         if reply.status == 200 and known and self.settings.model not in known:
@@ -239,8 +243,8 @@ class Endpoint:
                 await asyncio.sleep(back_off(attempt - 1, asked, self.settings.back_off, self._rng))
 
     def redact(self, text: str) -> str:
-        """The text without the key."""
-        return text.replace(self._key, "[key]") if self._key else text
+        """The text without the key; what stands for none («-», «EMPTY») is no secret and may be a part of any word."""
+        return text.replace(self._key, "[key]") if len(self._key) >= _SHORTEST_SECRET else text
 
     def close(self) -> None:
         """Closes the connections."""
@@ -339,7 +343,7 @@ class Endpoint:
         text = self.redact(text or "")
         return ChatReply(
             text=text,
-            finished=None if reason is None else reason == "stop",
+            finished=_FINISHED.get(str(reason)),
             input_tokens=_count(usage.get("prompt_tokens"), expected),
             output_tokens=_count(usage.get("completion_tokens"), tokens(text)),
             cost=0.0,

@@ -84,17 +84,18 @@ class HttpClient:
     Args:
       base_url: `http(s)://host[:port][/path]`; the paths of requests are put behind it.
       headers: sent with every request.
+      field: the config field that holds the URL, for messages.
 
     Raises:
       UserError: the URL is none of these.
     """
 
-    def __init__(self, base_url: str, headers: Mapping[str, str]):
+    def __init__(self, base_url: str, headers: Mapping[str, str], field: str = "judge.base_url"):
         try:
             url = urlsplit(base_url)
             self.host, self.port = url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
         except ValueError:
-            raise UserError("not a URL", "judge.base_url", "e.g. https://host/v1") from None
+            raise UserError("not a URL", field, "e.g. https://host/v1") from None
         if (
             url.scheme not in ("http", "https")
             or not self.host
@@ -103,7 +104,7 @@ class HttpClient:
             or url.fragment
             or not base_url.isascii()
         ):
-            raise UserError("not a base URL", "judge.base_url", "e.g. https://host/v1, without key, query or fragment")
+            raise UserError("not a base URL", field, "e.g. https://host/v1, without key, query or fragment")
         self._path = url.path.rstrip("/")
         self._tls = ssl.create_default_context() if url.scheme == "https" else None
         self._headers = [("Host", url.netloc), ("Accept", "application/json"), *headers.items()]

@@ -3,7 +3,8 @@
 The prompt is that of `openai` up to its last lines, which ask for the score itself. Each grid value, written out and
 closed by the end-of-turn token, is a continuation of that prompt; the five log-probabilities come from one forward pass
 (`models.qwen_vl.score`) and are normalised over the five. The verdict is the most probable value. No text is sampled,
-so that nothing in a candidate can make this judge write anything else than a score.
+so that nothing in a candidate can make this judge write anything else than a score. Nor can a candidate be too long to
+be judged: a missing verdict counts like the average of its group, and would be worth having for a bad answer.
 
 A trained judge is a folder: `judge.json` (the model's sizes, bucket, prompts, measured agreement), `params.safetensors`
 and the tokenizer.
@@ -26,13 +27,14 @@ from evads_jax.data import chat
 from evads_jax.data.prompts import PromptText, fit
 from evads_jax.data.tokenizer import Tokenizer, load_tokenizer
 from evads_jax.errors import UserError
-from evads_jax.judge.request import Prompts, load_prompts, render_likelihood
+from evads_jax.judge.request import LONGEST_CANDIDATE, Prompts, load_prompts, render_likelihood
 from evads_jax.judge.verdict import GRID, JudgeRequest, Missing, Verdict
 from evads_jax.models.qwen_vl import QwenVLConfig, VisionConfig, score
 from evads_jax.models.qwen_vl.inputs import Prompt, PromptBuilder, collate_prompts, collate_suffixes
 
 DESCRIPTION, PARAMS = "judge.json", "params.safetensors"
 _LONGEST_VALUE = 8  # tokens of «0.25» and its end in any tokenizer
+_FIRST_STEP = 512  # characters; of the search for how much of a candidate fits
 _Tree = dict[str, Any]
 _forward = jax.jit(score, static_argnums=1)
 
@@ -45,7 +47,8 @@ class LocalJudge:
       model: their sizes.
       tokenizer: the model's tokenizer.
       prompts: version and language of the prompts.
-      prompt_tokens: the bucket; a longer prompt loses event lines, and one that is too long without any is missing.
+      prompt_tokens: the bucket; a longer prompt loses event lines, one that is too long without any the end of its
+        candidate, and where there is no room for a candidate the verdict is missing.
       batch: prompts per forward pass; one shape, so that it compiles once.
     """
 
@@ -62,6 +65,7 @@ class LocalJudge:
     ):
         self._params, self._model, self._tokenizer, self._prompts = params, model, tokenizer, prompts
         self._bucket, self._batch, self._builder = prompt_tokens, batch, PromptBuilder(tokenizer, model)
+        self._budget = prompt_tokens - chat.overhead(tokenizer, [], self._builder.layout)
         self._values = [(ids, 0) for ids in map(self.encode_value, GRID)]
         self._suffixes = collate_suffixes([self._values] * batch, len(GRID), _LONGEST_VALUE)
 
@@ -85,16 +89,33 @@ class LocalJudge:
                 results[i] = Verdict(GRID[int(row.argmax())], shares)
         return [result if result is not None else Missing("not judged") for result in results]
 
-    def prompt(self, request: JudgeRequest) -> Prompt:
+    def prompt(self, request: JudgeRequest, least: int = 1) -> Prompt:
         """The request as the model gets it, fitted into the bucket.
 
+        Where it does not fit without events either, the candidate is shown up to where it does, and the model is told
+        how many characters are left out.
+
+        Args:
+          request: what is asked.
+          least: characters of the candidate that must be shown.
+
         Raises:
-          UserError: it does not fit even without events.
+          UserError: not even so many fit.
         """
-        text = prompt_text(request, self._prompts)
-        budget = self._bucket - chat.overhead(self._tokenizer, [], self._builder.layout)
-        fitted, _ = fit(text, budget, chat.counter(self._tokenizer))
+        try:
+            fitted = self._fit(request, LONGEST_CANDIDATE)
+        except UserError:
+            fitted, shown, step = self._fit(request, least), least, _FIRST_STEP
+            while step:
+                try:
+                    fitted, shown = self._fit(request, shown + step), shown + step
+                except UserError:
+                    step //= 2
         return self._builder.build(fitted, [], split=False)
+
+    def _fit(self, request: JudgeRequest, longest: int) -> PromptText:
+        text = prompt_text(request, self._prompts, longest)
+        return fit(text, self._budget, chat.counter(self._tokenizer))[0]
 
     def probabilities(self, prompts: Sequence[Prompt]) -> Float[np.ndarray, "n 5"]:
         """The probability of each grid value, among the five, for up to `batch` prompts."""
@@ -111,9 +132,15 @@ class LocalJudge:
         return chat.encode_completion(self._tokenizer, f"{value:g}")
 
 
-def prompt_text(request: JudgeRequest, prompts: Prompts) -> PromptText:
-    """The judge's prompt in the parts that `data.prompts.fit` works on; nothing in it is trusted."""
-    rendered = render_likelihood(request, prompts)
+def prompt_text(request: JudgeRequest, prompts: Prompts, longest: int = LONGEST_CANDIDATE) -> PromptText:
+    """The judge's prompt in the parts that `data.prompts.fit` works on; nothing in it is trusted.
+
+    Args:
+      request: what is asked.
+      prompts: in which words.
+      longest: characters of the candidate that are shown.
+    """
+    rendered = render_likelihood(request, prompts, longest)
     opening = f"[BEGIN events {rendered.nonce}]\n"
     before, found, rest = rendered.user.partition(opening)
     if not found:
@@ -126,7 +153,7 @@ def prompt_text(request: JudgeRequest, prompts: Prompts) -> PromptText:
 
 def constants(prompts: Prompts) -> tuple[str, ...]:
     """The lines that every judge prompt repeats; a tokenizer made for judging can make each a single piece."""
-    templates = ("system", "evidence", "answer", "trace", "likelihood")
+    templates = ("system", "evidence", "answer", "trace", "likelihood", "shortened")
     lines = [line for name in templates for line in prompts.texts[name].splitlines(keepends=True)]
     pieces = [piece for line in lines for piece in re.split(r"{{\w+}}", line)]
     names = ("events", "question", "clues", "reference", "candidate")

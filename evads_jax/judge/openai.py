@@ -9,13 +9,14 @@ import asyncio
 import collections
 import dataclasses
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
+from evads_jax import storage
 from evads_jax.data.annotations import grammar
 from evads_jax.judge import cache as cache_module
 from evads_jax.judge.budget import Budget, message_tokens
@@ -68,6 +69,7 @@ class OpenAIJudge:
       dry_run: show what would be asked and leave.
       repeat: number of the repetition; each has verdicts of its own.
       run: names the run that pays, so that `max_cost` holds over its restarts.
+      section: the config section, for messages.
       check: whether to find out now that the endpoint can be used.
       log: told what is about to be done.
 
@@ -89,15 +91,16 @@ class OpenAIJudge:
         dry_run: bool = False,
         repeat: int = 0,
         run: str = "",
+        section: str = "judge",
         check: bool = True,
         log: Callable[[str], None] = print,
     ):
-        self.settings, self.cache, self._log, self._run_name = settings, cache, log, run
+        self.settings, self.cache, self._log, self._run_name, self._section = settings, cache, log, run, section
         self._prompts = load_prompts(prompts, language)
         self._malformed_retries, self._joint, self._dry_run, self._repeat = malformed_retries, joint, dry_run, repeat
         spent = cache.spent(run) if run else 0.0
-        self.budget = Budget(settings.model, settings.prices, settings.max_cost, spent, settings.currency)
-        self._endpoint = Endpoint(settings, self.budget, log)
+        self.budget = Budget(settings.model, settings.prices, settings.max_cost, spent, settings.currency, section)
+        self._endpoint = Endpoint(settings, self.budget, log, section)
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="judge", daemon=True).start()
         self._disk = ThreadPoolExecutor(1, "verdicts")
@@ -232,7 +235,7 @@ class OpenAIJudge:
         if not self._tally["announced"] or len(units) >= self._tally["announced"] * 2:
             self._tally["announced"] = len(units)
             self._log(f"judge {self.settings.model}: {estimate.line(self.budget.currency)}")
-        self.budget.admit(estimate, "judge")
+        self.budget.admit(estimate, self._section)
 
     async def _ask_all(self, units: Sequence[_Unit], results: list[Verdict | Missing | None]) -> None:
         """Asks for all units with bounded concurrency; when one must stop, the ones under way are finished first."""
@@ -259,44 +262,47 @@ class OpenAIJudge:
         while not await on_disk(self._disk, self.cache.claim, unit.key):
             await asyncio.sleep(_POLL)
         known = await on_disk(self._disk, self.cache.get, [unit.key])
-        got: dict[str, Verdict | Missing] = {f: known[unit.key, f] for f in unit.requests if (unit.key, f) in known}
-        if len(got) == len(unit.requests):
-            await on_disk(self._disk, self.cache.release, unit.key)
-            return got
+        got: dict[str, Verdict | Missing] = {f: known.get((unit.key, f), Missing("not asked")) for f in unit.requests}
         try:
-            got = await self._converse(unit)
-            entries = [
-                Entry(unit.key, field, verdict, f"{self.settings.model} {unit.requests[field].video}")
-                for field, verdict in got.items()
-                if isinstance(verdict, Verdict)
-            ]
-            if entries:
-                await self._committer.put(entries, [])  # gives up the claim, too
-                return got
+            if any(isinstance(verdict, Missing) for verdict in got.values()):
+                got = await self._converse(unit, got)
         except BaseException:
             self.cache.release(unit.key)
             raise
         await on_disk(self._disk, self.cache.release, unit.key)
         return got
 
-    async def _converse(self, unit: _Unit) -> dict[str, Verdict | Missing]:
-        """Asks until every field has a verdict or the attempts are used up."""
-        complaint, cost = "", 0.0
-        got: dict[str, Verdict | Missing] = {field: Missing("not asked") for field in unit.requests}
+    async def _converse(self, unit: _Unit, known: Mapping[str, Verdict | Missing]) -> dict[str, Verdict | Missing]:
+        """Asks until every field has a verdict or the attempts are used up; verdicts that are known stay.
+
+        A verdict is on the disk with its payment, whatever becomes of the other field.
+        """
+        complaint, cost, got = "", 0.0, dict(known)
         for _ in range(self._malformed_retries + 1):
             rendered = unit.render(self._prompts, complaint)
             reply = await self._endpoint.complete(rendered.messages)
             if isinstance(reply, NoReply):
-                missing = Missing(reply.reason, cost=cost / len(got))
-                return {field: old if isinstance(old, Verdict) else missing for field, old in got.items()}
+                got |= {field: Missing(reply.reason) for field, old in got.items() if isinstance(old, Missing)}
+                break
             cost += reply.cost
             said = unit.parse(reply.text, rendered.nonce, reply.finished)
-            got = {f: old if isinstance(old := got[f], Verdict) else said[f] for f in got}
+            said = {field: said[field] for field, old in got.items() if isinstance(old, Missing)}
+            got |= said
             problems = [verdict.reason for verdict in got.values() if isinstance(verdict, Missing)]
             payment = Payment(
                 self.settings.model, reply.input_tokens, reply.output_tokens, reply.cost, (problems or ["verdict"])[0]
             )
-            await self._committer.put([], [payment])
+            entries = [
+                Entry(
+                    unit.key,
+                    field,
+                    dataclasses.replace(verdict, cost=cost / len(got)),
+                    f"{self.settings.model} {unit.requests[field].video}",
+                )
+                for field, verdict in said.items()
+                if isinstance(verdict, Verdict)
+            ]
+            await self._committer.put(entries, [payment])
             if not problems:
                 break
             self._tally["malformed"] += 1
@@ -366,25 +372,28 @@ def from_config(
     workdir: Path | None = None,
     log: Callable[[str], None] = print,
     repeat: int = 0,
+    section: str = "judge",
 ) -> OpenAIJudge:
     """The judge that a config section asks for.
 
     Args:
-      config: the section `judge`.
+      config: the section.
       language: "zh" or "en".
       workdir: the run's folder; its name is what `max_cost` is counted under over restarts.
       log: told what is about to be done.
       repeat: number of the repetition; each has verdicts of its own.
+      section: what the section is called, for messages.
     """
     return OpenAIJudge(
-        EndpointSettings.from_config(config, "judge"),
-        cache=VerdictCache(config.get("cache") or cache_module.default_path()),
+        EndpointSettings.from_config(config, section),
+        cache=VerdictCache(config.get("cache") or cache_module.default_path(workdir)),
         language=language,
         prompts=config.get("prompts", "v1"),
         malformed_retries=config.get("malformed_retries", 2),
         joint=config.get("joint", False),
         dry_run=config.get("dry_run", False),
         repeat=repeat,
-        run=str(workdir.resolve()) if workdir else "",
+        section=section,
+        run=str(storage.address(workdir.resolve())) if workdir else "",
         log=log,
     )

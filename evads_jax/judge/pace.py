@@ -106,10 +106,14 @@ class Breaker:
       cool_down: seconds of the first pause.
       patience: seconds without any success after which `EndpointDown` is raised.
       log: told when a pause begins and ends.
+      section: the config section of the endpoint, for messages.
     """
 
-    def __init__(self, failures: int, cool_down: float, patience: float, log: Callable[[str], None]):
+    def __init__(
+        self, failures: int, cool_down: float, patience: float, log: Callable[[str], None], section: str = "judge"
+    ):
         self._limit, self._first, self._patience, self._log = failures, cool_down, patience, log
+        self._section = section
         self._row, self._pause, self._until, self._since = 0, cool_down, 0.0, 0.0
         self._probing, self._reason = False, ""
         self._changed = asyncio.Event()
@@ -131,7 +135,7 @@ class Breaker:
             if now - self._since > self._patience:
                 raise EndpointDown(
                     f"the endpoint has failed for {self._patience / 60:.0f} minutes ({self._reason})",
-                    "judge",
+                    self._section,
                     "nothing received is lost; start again to go on",
                 )
             if now >= self._until and not self._probing:
@@ -148,7 +152,7 @@ class Breaker:
         """The endpoint answered."""
         self._row = 0
         if self.is_open:
-            self._log(f"judge: the endpoint answers again after {self._now() - self._since:.0f} s")
+            self._log(f"{self._section}: the endpoint answers again after {self._now() - self._since:.0f} s")
             self.is_open, self._probing, self._pause = False, False, self._first
             self._wake()
 
@@ -172,7 +176,7 @@ class Breaker:
         if not self.is_open:
             self.is_open, self._since = True, self._now()
             self.trips += 1
-            self._log(f"judge: paused, the endpoint fails ({reason}); nothing is given up")
+            self._log(f"{self._section}: paused, the endpoint fails ({reason}); nothing is given up")
             self._open(reason, asked)
 
     def _open(self, reason: str, asked: float | None) -> None:

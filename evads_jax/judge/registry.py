@@ -9,14 +9,17 @@ from evads_jax.judge.lexical import LexicalJudge
 from evads_jax.judge.verdict import Judge
 
 
-def make_judge(config: ConfigDict, language: str, workdir: Path | None = None, repeat: int = 0) -> Judge:
+def make_judge(
+    config: ConfigDict, language: str, workdir: Path | None = None, repeat: int = 0, section: str = "judge"
+) -> Judge:
     """The judge that a configuration asks for.
 
     Args:
-      config: the section `judge`; `kind` names the judge.
+      config: the section; `kind` names the judge.
       language: "zh" or "en".
       workdir: the run's folder, under which `openai` counts its spending over restarts.
       repeat: number of the repetition; each has verdicts of its own. The other judges always say the same.
+      section: what the section is called, for messages.
 
     Raises:
       UserError: an unknown kind or language; or the judge cannot be used: no key, unreachable host, unknown model.
@@ -29,9 +32,9 @@ def make_judge(config: ConfigDict, language: str, workdir: Path | None = None, r
     if config.kind == "openai":
         from evads_jax.judge import openai
 
-        return openai.from_config(config, language, workdir, repeat=repeat)
+        return openai.from_config(config, language, workdir, repeat=repeat, section=section)
     if config.kind == "local":
         from evads_jax.judge import local
 
         return local.load(config.path or "", language)
-    raise UserError(f"unknown judge {config.kind!r}", "judge.kind", "use lexical, openai or local")
+    raise UserError(f"unknown judge {config.kind!r}", f"{section}.kind", "use lexical, openai or local")

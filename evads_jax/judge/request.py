@@ -122,12 +122,25 @@ def render_joint(answer: JudgeRequest, trace: JudgeRequest, prompts: Prompts, co
     return _render([answer, trace], prompts, "joint", "again_joint" if complaint else "reply_joint", complaint)
 
 
-def render_likelihood(request: JudgeRequest, prompts: Prompts) -> Rendered:
-    """A request whose continuation is the score itself; for judges that are asked for probabilities."""
-    return _render([request], prompts, request.aspect, "likelihood", "")
+def render_likelihood(request: JudgeRequest, prompts: Prompts, longest: int = LONGEST_CANDIDATE) -> Rendered:
+    """A request whose continuation is the score itself; for judges that are asked for probabilities.
+
+    Args:
+      request: what is asked.
+      prompts: in which words.
+      longest: characters of the candidate that are shown.
+    """
+    return _render([request], prompts, request.aspect, "likelihood", "", longest)
 
 
-def _render(requests: list[JudgeRequest], prompts: Prompts, task: str, ending: str, complaint: str) -> Rendered:
+def _render(
+    requests: list[JudgeRequest],
+    prompts: Prompts,
+    task: str,
+    ending: str,
+    complaint: str,
+    longest: int = LONGEST_CANDIDATE,
+) -> Rendered:
     texts, first = prompts.texts, requests[0]
     events = "\n".join(grammar.format_line(event) for event in first.events)
     outside = {"events": events, "question": first.question, "clues": first.clues, "reference": first.reference}
@@ -136,9 +149,9 @@ def _render(requests: list[JudgeRequest], prompts: Prompts, task: str, ending: s
     for request in requests:
         name: str = request.aspect if len(requests) > 1 else "candidate"
         text = defuse(request.candidate).strip()
-        inside[name] = text[:LONGEST_CANDIDATE]
-        if len(text) > LONGEST_CANDIDATE:
-            shortened[name] = "\n" + fill(texts["shortened"], count=str(len(text) - LONGEST_CANDIDATE))
+        inside[name] = text[:longest]
+        if len(text) > longest:
+            shortened[name] = "\n" + fill(texts["shortened"], count=str(len(text) - longest))
     nonce = make_nonce(list(inside.values()))
     values = {n: fenced(n, t, nonce, texts["none"]) + shortened.get(n, "") for n, t in inside.items()}
     parts = [

@@ -219,7 +219,7 @@ def _interval(value: Mapping[str, Any]) -> str:
 
 
 def _judge(config: ConfigDict, section: str, workdir: Path, repeat: int = 0) -> Judge:
-    return make_judge(config[section], config.run.language, workdir, repeat)
+    return make_judge(config[section], config.run.language, workdir, repeat, section)
 
 
 def _frames(defaults: Mapping[str, Any]) -> dict[str, Any]:

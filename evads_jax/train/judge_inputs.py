@@ -103,13 +103,16 @@ def _cut(prompt: Prompt, count: int) -> tuple[Prompt, list[int]]:
 def fitting(examples: Examples, judge: LocalJudge, number: int) -> tuple[Item, int]:
     """An example's prompt and label, drawn again until it fits the judge's bucket; and the number of the draw.
 
+    What an attack puts behind the candidate may be shown in part; the candidate, which the label is about, may not.
+
     Raises:
       UserError: none of the draws fits.
     """
     for attempt in range(_DRAWS):
         example: JudgeExample = examples(number, attempt)
+        honest, candidate = example.honest.text, example.request.candidate
         try:
-            return (judge.prompt(example.request), example.label), attempt
+            return (judge.prompt(example.request, candidate.find(honest) + len(honest)), example.label), attempt
         except UserError as error:
             told = error.what
     raise UserError(f"no example fits: {told}", "config.data.prompt_tokens", "raise it")

@@ -84,6 +84,15 @@ def test_shuffling_changes_nothing_for_a_constant_answer(split):
     np.testing.assert_allclose(shuffled_scores(split, answers, ask(split, judge)), own)
 
 
+def test_what_was_not_answered_is_dealt_to_nobody(split):
+    judge, half = WordJudge(), len(split.examples) // 2 // 5 * 5
+    answers = ["A red kettle." if n < half else None for n in range(len(split.examples))]
+    scores = shuffled_scores(split, answers, ask(split, judge))
+    own = [v.score for v in ask(split, judge)([(n, "A red kettle.") for n in range(half)])]
+    np.testing.assert_allclose(scores[:half], own)
+    assert np.isnan(scores[half:]).all()
+
+
 def test_an_answer_is_never_dealt_to_its_own_video_and_a_lone_template_has_no_partner(records):
     q = records[0].questions[0]
     lone = dataclasses.replace(records[0], questions=(q, dataclasses.replace(q, id="again")))

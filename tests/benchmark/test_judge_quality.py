@@ -140,6 +140,14 @@ def test_an_undefined_kappa_is_told_as_such(examples):
     assert "undefined" in verdict_lines(always, "known")[0]
 
 
+def test_a_judge_without_any_verdict_on_the_attacked_has_no_worst_attack_and_reaches_no_aim(examples, labels):
+    attacked = [e.request for e in map(examples, range(ATTACKED))]
+    found = measured(lambda request: None if request in attacked else labels.get(request, 0.0), examples)
+    assert all(entry["largest"] is None for entry in found["attack_groups"].values())
+    assert all("missed" in line for line in verdict_lines(found, "known")[1:])
+    assert all(table.markdown() for table in tables(found, "known", "run"))
+
+
 def test_the_tables_show_every_figure(perfect):
     found = {table.name: table for table in tables(perfect, "known", "run")}
     assert [len(found[f"judge_{name}"].rows) for name in ("agreement", "confusion", "controls")] == [6, 10, 3]

@@ -56,6 +56,36 @@ def test_completions_of_other_weights_or_another_protocol_are_set_aside(split, t
     assert "red kettle" in old[0].read_text()
 
 
+def test_what_was_set_aside_is_there_again_when_it_is_asked_for_again(split, tmp_path):
+    first = predict(Knowing(0.0), split, tmp_path)
+    names = ("verdicts.jsonl", "verdicts_repeat1.jsonl", "verdicts_second_0123456789ab.jsonl")
+    for name in names:
+        (tmp_path / name).write_text("{}\n")
+    second = predict(Knowing(1.0, temperature=1.0), split, tmp_path)
+    assert not any((tmp_path / name).exists() for name in names)  # nor verdicts on other completions
+    assert not any("second" in path.name for path in tmp_path.glob("verdicts_*.jsonl"))
+    for share, temperature, known in ((0.0, None, first), (1.0, 1.0, second), (0.0, None, first)):
+        policy = Knowing(share, **({"temperature": temperature} if temperature else {}))
+        assert predict(policy, split, tmp_path) == known
+        assert policy.asked == []
+    assert all((tmp_path / name).read_text() == "{}\n" for name in names)
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_a_kill_while_completions_are_set_aside_loses_none(split, tmp_path, renamed):
+    first = predict(Knowing(0.0), split, tmp_path)
+    protocol = (tmp_path / "protocol.json").read_bytes()
+    predict(Knowing(1.0, temperature=1.0), split, tmp_path)
+    (aside,) = tmp_path.glob("predictions.*.jsonl")
+    (tmp_path / "predictions.jsonl").unlink()
+    if renamed:  # killed before the protocol was written
+        (tmp_path / "protocol.json").write_bytes(protocol)
+    policy = Knowing(0.0)
+    assert predict(policy, split, tmp_path) == first
+    assert policy.asked == []
+    assert not aside.exists()
+
+
 def test_the_split_has_a_hash_of_its_content_and_no_two_equal_ids(records):
     assert Split.of(records).hash == Split.of(list(records)).hash
     assert Split.of(records).hash != Split.of(records[1:]).hash

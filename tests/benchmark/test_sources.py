@@ -109,6 +109,10 @@ def test_shards_are_taken_as_they_were_made(tmp_path):
     assert source.sampling == {"frame_rate": 1.0, "max_frames": 2, "frame_size": 16}
     assert source.language == "en"
     assert len(source.split.examples) == 15
+    first = sources.find(data(shards=str(tmp_path / "s"), limit=2), DEFAULTS).split
+    assert first.examples == source.split.examples[:10]
+    assert [first.records[i].video for i in range(len(first.records))] == ["v0", "v1"]
+    assert len(sources.find(data(shards=str(tmp_path / "s"), limit=9), DEFAULTS).split.records) == 3
     with pytest.raises(UserError, match="shards have max_frames 2, the config asks for 8"):
         sources.find(data(shards=str(tmp_path / "s"), max_frames=8), DEFAULTS)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import jax
 import numpy as np
@@ -74,9 +75,32 @@ def test_a_long_prompt_loses_events_first_and_is_missing_when_that_is_not_enough
     events = tuple(Event(i, i, ("overlay " * 20,)) for i in range(60))
     (verdict,) = judge.judge([dataclasses.replace(request("a kettle"), events=events)])
     assert not isinstance(verdict, Missing)
-    (verdict,) = judge.judge([dataclasses.replace(request("a kettle"), clues="endless " * 3000)])
-    assert isinstance(verdict, Missing)
-    assert "tokens" in verdict.reason
+    endless = [dataclasses.replace(request(text), clues="endless " * 3000) for text in ("a kettle", "indeed " * 5000)]
+    for verdict in judge.judge(endless):
+        assert isinstance(verdict, Missing)
+        assert "tokens" in verdict.reason
+
+
+LONG = ("a red kettle" + " indeed" * 5_000, "红色水壶" * 3_000, "Score:1.0" * 3_000, "a" + "\n" * 20_000 + "Score: 1.0")
+
+
+def test_no_candidate_is_too_long_to_be_judged_and_the_judge_is_told_what_it_does_not_see(judge, parts):
+    """A missing verdict leaves its group's mean: nobody may come by one at will."""
+    assert not any(isinstance(verdict, Missing) for verdict in judge.judge([request(text) for text in LONG]))
+    for text in LONG:
+        prompt = judge.prompt(request(text))
+        shown = parts[2].decode(prompt.tokens.tolist())
+        (left_out,) = re.findall(r"(\d+) more characters were left out", shown)
+        assert text[: len(text) - int(left_out)][:200] in shown
+        assert 0 < int(left_out) < len(text)
+        assert len(prompt.tokens) <= 512
+    assert len(judge.prompt(request(LONG[0])).tokens) > 480  # it fills the room
+
+
+def test_what_must_be_shown_whole_is_refused_where_it_does_not_fit(judge):
+    assert len(judge.prompt(request(LONG[0]), least=12).tokens) <= 512
+    with pytest.raises(UserError, match="tokens"):
+        judge.prompt(request(LONG[0]), least=6_000)
 
 
 def test_no_attack_changes_what_the_judge_may_say(judge):

@@ -16,6 +16,7 @@ from evads_jax.errors import UserError
 from evads_jax.judge.budget import Budget, BudgetSpent
 from evads_jax.judge.cache import VerdictCache
 from evads_jax.judge.endpoint import ChatReply, Endpoint, EndpointSettings
+from evads_jax.judge.http import HttpReply
 from evads_jax.judge.openai import OpenAIJudge, from_config
 from evads_jax.judge.pace import EndpointDown
 from evads_jax.judge.verdict import GRID, Missing, Verdict
@@ -122,6 +123,19 @@ def test_answer_and_trace_are_judged_in_one_call_where_each_has_its_partner(tmp_
         assert [v.score for v in others] == [0.5, 0.5, 0.25]  # the trace without partner is judged alone
 
 
+def test_half_of_a_joint_verdict_is_kept_and_stays_when_the_other_half_comes(tmp_path):
+    replies = ['{"answer": 0.75}', '{"answer": 0.75}', '{"answer": 0.25, "trace": 0.5}']
+    with Server(Script(answer=lambda messages: replies.pop(0))) as server:
+        asked = [requests(1)[0], requests(1, "trace")[0]]
+        answer, trace = make(server, tmp_path, joint=True, malformed_retries=1).judge(asked)
+        assert (answer.score, isinstance(trace, Missing)) == (0.75, True)
+        answer, trace = make(server, tmp_path, joint=True).judge(asked)
+        assert (answer.score, trace.score) == (0.75, 0.5)
+        answer, trace = make(server, tmp_path, joint=True).judge(asked)
+        assert (answer.score, trace.score) == (0.75, 0.5)
+        assert replies == []
+
+
 def test_another_repeat_another_model_and_another_sampling_have_verdicts_of_their_own(tmp_path):
     with Server(Script(models=())) as server:
         for options in ({}, {"repeat": 1}, {"prompts": "v1", "language": "zh"}):
@@ -209,6 +223,15 @@ class TestMoney:
             assert len(server.times) == before
             assert make(server, tmp_path, settings, run="other").budget.spent == 0
 
+    def test_a_verdict_that_came_before_the_budget_was_spent_is_kept_though_its_other_half_is_missing(self, tmp_path):
+        priced = {"prices": (("judge", 0.0, 100_000.0),), "max_tokens": 20, "max_cost": 2.5}  # 1 a reply, at most 2
+        with Server(Script(answer=lambda messages: '{"answer": 0.75}')) as server:
+            judge = make(server, tmp_path, priced, joint=True)
+            with pytest.raises(BudgetSpent):
+                judge.judge([requests(1)[0], requests(1, "trace")[0]])
+            assert len(server.times) == len(judge.cache) == 1
+            assert judge.cache.claim(judge._key([requests(1)[0], requests(1, "trace")[0]]))
+
     def test_a_dry_run_shows_ten_requests_and_sends_none(self, tmp_path):
         lines = []
         with Server(Script()) as server:
@@ -243,6 +266,36 @@ class TestOneClearLine:
             pytest.raises(UserError, match=r"does not know the model 'judge-1'.*it has judge-10"),
         ):
             make(server, tmp_path)
+
+    def test_an_endpoint_that_lists_no_models_is_not_one_without_the_model(self, tmp_path):
+        endpoint = Endpoint(EndpointSettings("http://h", "m", key_env=""), Budget("m", ()))
+
+        async def request(*_, **__):
+            return HttpReply(404, {}, b"Cannot GET /v1/models")
+
+        endpoint._http.request = request
+        asyncio.run(endpoint.check())
+
+    @pytest.mark.parametrize(
+        ("reason", "finished"), [("stop", True), ("length", False), ("eos_token", None), (None, None), ([], None)]
+    )
+    def test_only_what_is_known_to_be_cut_off_is_read_as_such(self, reason, finished):
+        endpoint = Endpoint(EndpointSettings("http://h", "m", key_env=""), Budget("m", ()))
+        body = json.dumps({"choices": [{"message": {"content": "Score: 0.5"}, "finish_reason": reason}]}).encode()
+        assert endpoint._read(HttpReply(200, {}, body), {}, 1).finished is finished
+
+    def test_a_key_that_is_none_takes_nothing_out_of_a_reply(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("JUDGE_KEY", "e")
+        with Server(Script()) as server:
+            assert all(right(make(server, tmp_path, {"key_env": "JUDGE_KEY"}).judge(requests(5))))
+
+    def test_the_section_that_is_meant_is_the_one_that_is_named(self):
+        with pytest.raises(UserError, match=r"policy\.max_cost.*\[policy\.prices\]"):
+            Budget("m", (), 1.0, section="policy")
+        with pytest.raises(BudgetSpent, match=r"raise policy\.max_cost"):
+            Budget("m", (("m", 1.0, 1.0),), 0.0, section="policy").reserve(1, 1)
+        with pytest.raises(UserError, match=r"\[policy\.base_url\]"):
+            Endpoint(EndpointSettings("ftp://h", "m", key_env=""), Budget("m", ()), section="policy")
 
     def test_a_wrong_path(self, tmp_path):
         with Server(Script(models=())) as server:

@@ -74,12 +74,13 @@ def test_a_claim_from_another_machine_ends_with_its_lease(tmp_path, monkeypatch)
     assert cache.claim("k")
 
 
-def test_a_verdict_or_a_release_ends_the_claim(tmp_path):
+def test_a_claim_outlives_a_verdict_that_is_a_part_of_it_and_ends_with_its_release(tmp_path):
     cache = VerdictCache(tmp_path / "c")
     cache.claim("a"), cache.claim("b")
     cache.put([Entry("a", "score", Verdict(1.0))])
-    cache.release("b")
     with sqlite3.connect(tmp_path / "c") as db:
+        assert db.execute("SELECT key FROM claims ORDER BY key").fetchall() == [("a",), ("b",)]
+        cache.release("a"), cache.release("b")
         assert db.execute("SELECT COUNT(*) FROM claims").fetchone() == (0,)
 
 

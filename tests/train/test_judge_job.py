@@ -136,6 +136,10 @@ def test_what_does_not_fit_is_drawn_again_with_the_same_label_and_a_small_bucket
     found = [fitting(pushy, judge, number) for number in range(60)]
     assert any(attempt for _, attempt in found)
     assert [label for (_, label), _ in found] == [GRID[number % 5] for number in range(60)]
+    drawn = [pushy(number, attempt) for number, (_, attempt) in enumerate(found)]
+    shown = [made.tokenizer.decode(prompt.tokens.tolist()) for (prompt, _), _ in found]
+    assert all(e.honest.text in text for e, text in zip(drawn, shown, strict=True) if e.attack)
+    assert any("more characters were left out" in text for text in shown)  # of the attack, not of the candidate
     small = JudgeRun.make(tiny(**{"data.prompt_tokens": 64}), made.workdir, made.prompts)
     with pytest.raises(UserError, match=r"no example fits.*config\.data\.prompt_tokens.*raise it"):
         survey(small.examples["train"], small.judge({}, 10), 2)

@@ -4,6 +4,7 @@ Each returns the reason for a rejection, one of `REASONS`, or "".
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Iterable, Sequence
 
@@ -90,9 +91,10 @@ def duplicates(question: str, others: Iterable[str], limits: Limits) -> bool:
     return any(similarity(question, other) >= limits.similarity for other in others)
 
 
-def _pairs(text: str) -> set[tuple[str, ...]]:
+@functools.lru_cache(maxsize=1 << 16)  # every question is compared with all that were kept before it
+def _pairs(text: str) -> frozenset[tuple[str, ...]]:
     tokens = [token for token in read(text).tokens if token != BREAK]
-    return set(itertools.pairwise(tokens)) or {tuple(tokens)}
+    return frozenset(itertools.pairwise(tokens)) or frozenset({tuple(tokens)})
 
 
 def _check_evidence(entry: Evidence, events: Sequence[Event], duration: float, frame_times: Sequence[float]) -> str:

@@ -25,7 +25,8 @@ from evads_jax.errors import UserError
 from evads_jax.judge.budget import Budget, message_tokens
 from evads_jax.judge.endpoint import Endpoint, EndpointSettings
 
-# Calls per video at most: draft, critique, revise by five roles; two checks of 25 drafts; one choice.
+# Calls per video at most where all replies can be read: draft, critique, revise by five roles; two checks of 25 drafts;
+# one choice. A reply that cannot be read costs one more.
 CALLS_PER_VIDEO = 3 * len(ROLES) + 2 * len(ROLES) * len(TASKS) + 1
 DRAFTED, KEPT = "drafted", "kept"
 
@@ -93,7 +94,7 @@ async def _writer(
     if qa.writer != "endpoint":
         raise UserError(f"unknown writer {qa.writer!r}", "qa.writer", "use scripted or endpoint")
     settings = EndpointSettings.from_config(qa, "qa")
-    budget = Budget(settings.model, settings.prices, settings.max_cost, record.cost, settings.currency)
+    budget = Budget(settings.model, settings.prices, settings.max_cost, record.cost, settings.currency, "qa")
     endpoint = Endpoint(settings, budget, section="qa")
     await endpoint.check()
     left = [source for source in found if record.load(source.subject.video, "choose") is None]

@@ -100,7 +100,7 @@ def _own(config: ConfigDict) -> list[Source]:
         raise UserError("no such list of videos", str(path), "set data.manifest to a JSONL file")
     root = Path(data.videos) if data.videos else path.parent
     found, seen = [], set()
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
         if line.strip():
             try:
                 subject = _subject(json.loads(line))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evads_jax.benchmark.qa import checks, job
+from evads_jax.benchmark.qa import checks, job, subjects
 from evads_jax.benchmark.qa.checks import Limits
 from evads_jax.benchmark.qa.pipeline import STAGES, Pipeline
 from evads_jax.benchmark.qa.prompting import ROLES, Call, Subject, load_texts, messages
@@ -273,6 +273,14 @@ def test_bad_input_is_one_line(tmp_path):
     (tmp_path / "videos.jsonl").write_text("\n".join(f'{{"video": "{d}/a.mp4", "duration": 1}}' for d in "xy"))
     with pytest.raises(UserError, match="2 videos are called a"):
         job.run(made, tmp_path / "W3")
+
+
+def test_a_list_of_videos_may_hold_any_text(tmp_path):
+    made = config(tmp_path)
+    row = {"video": "v.mp4", "duration": 6, "events": [{"start": 0, "end": 1, "ocr": ["半价\u2028限时"]}]}
+    (tmp_path / "videos.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\r\n", encoding="utf-8")
+    (source,) = subjects.find(made)
+    assert source.subject.events == (Event(0, 1, ("半价\u2028限时",)),)
 
 
 def test_a_dry_run_shows_the_requests_and_sends_none(tmp_path, capsys):
