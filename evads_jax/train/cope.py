@@ -6,7 +6,8 @@ long as the batch is smaller than the split; where one comes twice, its rows are
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +17,7 @@ from flax import struct
 from jaxtyping import Array, Int
 
 from evads_jax.data.loader import make_loader
-from evads_jax.data.products.records import DOMAINS, ProductRecord
+from evads_jax.data.products.records import DOMAINS, ProductClip, ProductRecord
 from evads_jax.errors import UserError
 from evads_jax.models import cope
 from evads_jax.models.cope import ClipBatch, CopeConfig, LossSettings
@@ -176,11 +177,16 @@ class Encoder:
         self._inputs, self._batch, self._place = inputs, batch, place
         self.encode = jax.jit(functools.partial(_stand_for, model), static_argnames="domain")
 
-    def __call__(self, params: Tree, items: Sequence[ClipItem], domain: str) -> np.ndarray:
-        """The embeddings that stand for clips of one domain in retrieval, float32 [N, E]."""
-        vectors = []
-        for start in range(0, len(items), self._batch):
-            part = list(items[start : start + self._batch])
+    def __call__(self, params: Tree, clips: Iterable[ProductClip], domain: str) -> np.ndarray:
+        """The embeddings that stand for clips of one domain in retrieval, float32 [N, E].
+
+        Args:
+          params: the model's parameters.
+          clips: one or more; their pictures are decoded a batch at a time.
+          domain: theirs.
+        """
+        vectors, left = [], iter(clips)
+        while part := [self._inputs.item(clip) for clip in itertools.islice(left, self._batch)]:
             full = part + [self._inputs.nothing] * (self._batch - len(part))
             batch = self._place(self._inputs.collate(full, domain))
             vectors.append(gather(self.encode(params, batch, domain=domain))[: len(part)])

@@ -12,8 +12,10 @@ Each part goes on where an earlier call stopped.
 import contextlib
 import dataclasses
 import functools
+import hashlib
+import itertools
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from evads_jax.benchmark.retrieval.score import Clips, score, summarise
 from evads_jax.benchmark.retrieval.tables import FLOOR, TRAINED
 from evads_jax.benchmark.table import write_tables
 from evads_jax.data.products.prepare import prepare, survey
-from evads_jax.data.products.records import DOMAINS
+from evads_jax.data.products.records import DOMAINS, ProductClip
 from evads_jax.data.tokenizer import load_tokenizer, train_sentencepiece
 from evads_jax.errors import UserError
 from evads_jax.events import EventLog
@@ -36,14 +38,15 @@ from evads_jax.models.cope import CopeConfig, LossSettings
 from evads_jax.models.cope.inputs import ClipInputs, Words
 from evads_jax.models.cope.weights import load_text, load_visual
 from evads_jax.train.checkpoint import finished
-from evads_jax.train.context import place
 from evads_jax.train.cope import CopeLearner, Encoder, ProductInputs, make_optimizer
+from evads_jax.train.division import place
 from evads_jax.train.loop import fit
 from evads_jax.train.opening import Opened, Say, open_run
-from evads_jax.train.stage import Stage, data_seed
+from evads_jax.train.stage import Result, Stage, data_seed
 
 STAGE = "cope"
 EMPTY_TEXT = ("keep", "refuse")
+TOKENIZERS = ("sentencepiece", "huggingface", "bert")
 Tree = Any
 
 
@@ -62,9 +65,10 @@ def run(config: ConfigDict, workdir: Path) -> None:
     say = opened.say
     run = CopeRun.make(config, workdir, opened)
     start = run.parameters()
+    training = run.training(start)
     if config.eval.floor:
         run.evaluate(start, FLOOR, "before training")
-    trained, step = run.train(start)
+    trained, step = run.train(training)
     run.evaluate(trained, TRAINED, f"step {step}")
     if jax.process_index() == 0:
         for split in config.eval.splits:
@@ -81,8 +85,19 @@ def check(config: ConfigDict) -> None:
     if config.data.empty_text not in EMPTY_TEXT:
         what = f"unknown choice {config.data.empty_text!r}"
         raise UserError(what, "config.data.empty_text", "one of " + ", ".join(EMPTY_TEXT))
-    if config.tokenizer.kind == "bert" and not config.tokenizer.path:
-        raise UserError("a bert tokenizer is not trained here", "config.tokenizer.path", "name its folder")
+    kind = config.tokenizer.kind
+    if kind not in TOKENIZERS:
+        raise UserError(f"unknown tokenizer kind {kind!r}", "config.tokenizer.kind", "one of " + ", ".join(TOKENIZERS))
+    if kind != "sentencepiece" and not config.tokenizer.path:
+        raise UserError(f"a {kind} tokenizer is not trained here", "config.tokenizer.path", "name its folder")
+    named = {
+        "tokenizer.path": config.tokenizer.path,
+        "start.visual": config.start.visual,
+        "start.text": config.start.text,
+    }
+    for field, path in named.items():
+        if path and not Path(path).exists():
+            raise UserError(f"there is no {path}", f"config.{field}", "name a folder that is there")
     if config.eval.export not in ("", *store.EXPORTS):
         raise UserError(f"unknown form {config.eval.export!r}", "config.eval.export", "npz, safetensors or nothing")
     if unknown := [split for split in config.eval.splits if split not in ("validation", "test")]:
@@ -157,8 +172,12 @@ class CopeRun:
             return params
         return jax.device_put(params, partitioning.shardings(cope.axes(self.model), self.mesh, params))
 
-    def train(self, params: Tree) -> tuple[Tree, int]:
-        """The stage `cope`, from given parameters to those it ends with; and their step."""
+    def training(self, params: Tree) -> Callable[[], Result]:
+        """The stage `cope` from given parameters, not begun yet: what cannot be trained is told here.
+
+        Raises:
+          UserError: see `survey`; or fewer products than a batch has, or an optimizer that there is not.
+        """
         config, section = self.config, self.config.cope
         stage = Stage.of(
             config,
@@ -182,43 +201,54 @@ class CopeRun:
             self.validate if section.validate_every else None,
             self.place,
         )
+        return functools.partial(fit, learner, batches, stage, self.workdir, self.log, self.console, about)
+
+    def train(self, training: Callable[[], Result]) -> tuple[Tree, int]:
+        """Runs what is left of the stage; the parameters that it ends with, and their step."""
         with self.on_mesh():
-            result = fit(learner, batches, stage, self.workdir, self.log, self.console, about)
+            result = training()
         self.say(f"trained {result.step} steps in {result.seconds:.0f} s ({result.reason})")
         return result.params, result.best_step
 
     def survey(self) -> dict[str, Any]:
-        """What every split holds and lacks, before anything is trained on.
+        """What every split holds and lacks, before anything is trained or evaluated on.
 
         Raises:
-          UserError: a text of zero tokens where `data.empty_text` is "refuse".
+          UserError: a text of zero tokens where `data.empty_text` is "refuse", or a split to be evaluated on in which
+            no product has clips in some two domains.
         """
         told: dict[str, Any] = {}
+        evaluated = {*self.config.eval.splits, *(["validation"] if self.config.cope.validate_every else [])}
         for split, source in self.sources.items():
-            counts = survey(source)
-            clips = (clip for i in range(len(source)) for clip in source[i].clips)
-            counts["texts_cut"] = sum(self.inputs.cut(clip.text) for clip in clips)
+            counts = survey(source, self._says)
+            counts["texts_cut"] = sum(self.inputs.cut(clip.text) for clip in _clips(source))
             told[split] = counts
             shown = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())
             self.say(f"{split}: {shown}")
             if counts.get("without_text") and self.config.data.empty_text == "refuse":
-                first = next(c.id for i in range(len(source)) for c in source[i].clips if not c.text.strip())
+                first = next(clip.id for clip in _clips(source) if not self._says(clip.text))
                 what = f"{counts['without_text']} texts of zero tokens in {split}"
                 raise UserError(what, first, "mend them, or set data.empty_text to keep")
+            for one, other in itertools.combinations(DOMAINS, 2):
+                if split in evaluated and f"{one}_and_{other}" not in counts:
+                    what = f"no product of {split} has clips in {one} and {other}"
+                    raise UserError(what, str(source.folder), "retrieval needs some in every two domains")
         return told
 
+    def _says(self, text: str) -> bool:
+        """Whether the model reads any token of a text."""
+        return bool(self.inputs.words.encode(text, self.model.text_tokens))
+
     def embed(self, params: Tree, split: str) -> dict[str, Clips]:
-        """The embeddings of all clips of a split, by domain."""
-        source, encoder = self.sources[split], self.encoder
-        clips = [clip for i in range(len(source)) for clip in source[i].clips]
-        embedded = {}
+        """The embeddings of all clips of a split, by domain; pictures are in memory a batch at a time."""
+        source, embedded = self.sources[split], {}
         with self.on_mesh():
             for domain in DOMAINS:
-                found = [clip for clip in clips if clip.domain == domain]
-                if not found:
+                names = [(clip.id, clip.product) for clip in _clips(source, domain)]
+                if not names:
                     raise UserError(f"no {domain} clips in {split}", str(source.folder), "retrieval needs every domain")
-                vectors = encoder(params, [self.inputs.item(clip) for clip in found], domain)
-                embedded[domain] = Clips(tuple(c.id for c in found), tuple(c.product for c in found), vectors)
+                ids, products = zip(*names, strict=True)
+                embedded[domain] = Clips(ids, products, self.encoder(params, _clips(source, domain), domain))
         return embedded
 
     def validate(self, params: Tree) -> dict[str, float]:
@@ -230,14 +260,16 @@ class CopeRun:
     def evaluate(self, params: Tree, stage: str, weights: str) -> None:
         """Evaluates parameters on every split of `eval.splits`, unless that was done in the same way before."""
         asked = self.config.eval
-        protocol = {"draws": asked.draws, "replicates": asked.bootstrap, "seed": self.config.run.seed}
         for split in asked.splits:
-            where = store.folder(self.workdir, stage, split)
+            where, shards = store.folder(self.workdir, stage, split), _digest(self.sources[split])
+            protocol = {"draws": asked.draws, "replicates": asked.bootstrap, "seed": self.config.run.seed}
+            protocol["shards"] = shards
             with contextlib.suppress(UserError):
-                if store.read_result(where).summary["protocol"] == protocol:
+                exported = not asked.export or store.embeddings_file(where, asked.export).is_file()
+                if exported and store.read_result(where).summary["protocol"] == protocol:
                     continue
             embedded = self.embed(params, split)
-            scores = score(embedded, draws=asked.draws, seed=self.config.run.seed)
+            scores = score(embedded, draws=asked.draws, seed=self.config.run.seed, shards=shards)
             summary = {
                 "stage": stage,
                 "weights": weights,
@@ -269,12 +301,23 @@ class CopeRun:
         return contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)
 
 
+def _clips(source: Any, domain: str | None = None) -> Iterator[ProductClip]:
+    """The clips of a split, or those of one domain, product by product."""
+    for index in range(len(source)):
+        yield from source[index].clips if domain is None else source[index].of(domain)
+
+
+def _digest(source: Any) -> str:
+    """Names what a split's shards hold, which the names of products and clips do not: other seeds draw the same."""
+    return hashlib.sha256("\n".join(shard.sha256 for shard in source.manifest.shards).encode()).hexdigest()[:16]
+
+
 def make_words(config: ConfigDict, workdir: Path, training: Any) -> Words:
     """The tokenizer that the config names, or one trained on the training products' texts and kept in W/tokenizer."""
     section, folder = config.tokenizer, workdir / "tokenizer"
     if section.kind == "bert":
         return Words.bert(section.path)
     if not section.path and section.kind == "sentencepiece" and not (folder / "tokenizer.model").exists():
-        texts = (clip.text for i in range(len(training)) for clip in training[i].clips)
+        texts = (clip.text for clip in _clips(training))
         train_sentencepiece(texts, section.vocabulary, folder, (), section.longest_piece)
     return Words.of(load_tokenizer(section.kind, section.path or folder))

@@ -13,6 +13,7 @@ from evads_jax.benchmark.retrieval.page import nearest_products, result_page
 from evads_jax.benchmark.retrieval.score import Clips
 from evads_jax.data.fewshot.reading import READING_ERRORS
 from evads_jax.data.media import encode_jpeg
+from evads_jax.data.products.catalogue import SPLITS
 from evads_jax.data.products.records import DOMAINS, ProductClip
 from evads_jax.data.products.render import resized
 from evads_jax.errors import UserError
@@ -44,6 +45,10 @@ def run(config: ConfigDict, workdir: Path) -> None:
         raise UserError(f"a run of the job {trained.get('job')!r}", str(folder), "name a run of configs/cope.py")
     # The run's own shards, wherever it is searched from; nothing is drawn or trained anew.
     trained.data.shards = trained.data.shards or str(folder / "products")
+    if lacking := [split for split in SPLITS if not (Path(trained.data.shards) / split / "manifest.json").is_file()]:
+        what = f"no {lacking[0]} products of this run"
+        raise UserError(what, trained.data.shards, "search from the folder that it was trained in")
+    trained.start.visual = trained.start.text = None  # its checkpoint holds them
     run = CopeRun.make(trained, folder, Opened(EventLog(folder, writes=False), console, teller(console)))
     if config.split not in run.sources:
         raise UserError(f"unknown split {config.split!r}", "config.split", "one of " + ", ".join(run.sources))
@@ -55,8 +60,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
         raise UserError(f"no {config.gallery} clips in {config.split}", "config.gallery", "search another domain")
     params = load_params(folder, STAGE, run.parameters())
     with run.on_mesh():
-        vectors = run.encoder(params, [run.inputs.item(clip) for clip in offered], config.gallery)
-        asked = run.encoder(params, [run.inputs.item(query)], query.domain)[0]
+        vectors = run.encoder(params, offered, config.gallery)
+        asked = run.encoder(params, [query], query.domain)[0]
     gallery = Clips(tuple(clip.id for clip in offered), tuple(clip.product for clip in offered), vectors)
     found = nearest_products(asked, gallery, config.count)
     about = f"{folder.resolve().name}: {len(offered)} {config.gallery} clips of {len(source)} {config.split} products"

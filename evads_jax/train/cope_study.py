@@ -48,27 +48,50 @@ def run(config: ConfigDict, workdir: Path) -> None:
     """
     if unknown := [name for name in config.models if name not in MODELS]:
         raise UserError(f"unknown model {unknown[0]!r}", "config.models", "of " + ", ".join(MODELS))
+    if lacking := [split for split in ("validation", "test") if split not in config.experiment.eval.splits]:
+        raise UserError(f"the tables show {lacking[0]} products", "config.experiment.eval.splits", "name both splits")
+    models = {
+        workdir / f"seed{seed}" / name: _model(config, workdir, seed, name)
+        for seed in config.seeds
+        for name in config.models
+    }
+    weighted = {workdir / "sweep" / name: _weighted(config, workdir, name) for name in config.sweep}
+    for experiment in (*models.values(), *weighted.values()):
+        cope_run.check(experiment)
     run_folder.claim(workdir, config)
-    runs = []
-    for seed in config.seeds:
-        for name in config.models:
-            made = _experiment(config, workdir, seed)
-            MODELS[name](made)
-            runs.append(workdir / f"seed{seed}" / name)
-            cope_run.run(made, runs[-1])
-    sweep = [workdir / f"seed{config.seeds[0]}" / "cope"] if "cope" in config.models else []
-    for name, changes in config.sweep.items():
-        made = _experiment(config, workdir, config.seeds[0])
-        made.loss.update(changes)
-        made.eval.splits, made.eval.floor = ("validation",), False
-        sweep.append(workdir / "sweep" / name)
-        cope_run.run(made, sweep[-1])
+    for folder, experiment in {**models, **weighted}.items():
+        cope_run.run(experiment, folder)
+    runs, sweep = list(models), list(weighted)
+    if "cope" in config.models:
+        sweep.insert(0, workdir / f"seed{config.seeds[0]}" / "cope")
     folder = workdir / "tables"
     write_tables(folder, "retrieval", tables.models(runs))
     write_tables(folder / "validation", "retrieval", tables.models(runs, "validation"))
     if sweep:
         write_tables(folder, "weights", [tables.weights(sweep)])
     print((folder / "retrieval.md").read_text(encoding="utf-8"))
+
+
+def _model(config: ConfigDict, workdir: Path, seed: int, name: str) -> ConfigDict:
+    """The experiment of a model of `MODELS`."""
+    made = _experiment(config, workdir, seed)
+    MODELS[name](made)
+    return made
+
+
+def _weighted(config: ConfigDict, workdir: Path, name: str) -> ConfigDict:
+    """The experiment of a setting of the sweep.
+
+    Raises:
+      UserError: a field or pair that the loss does not have.
+    """
+    made = _experiment(config, workdir, config.seeds[0])
+    try:
+        made.loss.update(config.sweep[name])
+    except (KeyError, TypeError) as error:
+        raise UserError(f"no such loss: {error.args[0]}", f"config.sweep.{name}", "see `loss` in its run") from error
+    made.eval.splits, made.eval.floor = ("validation",), False
+    return made
 
 
 def _experiment(config: ConfigDict, workdir: Path, seed: int) -> ConfigDict:

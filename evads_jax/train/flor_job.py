@@ -24,14 +24,14 @@ from evads_jax.benchmark.fewshot import evaluation
 from evads_jax.benchmark.fewshot.evaluation import Protocol
 from evads_jax.benchmark.fewshot.tables import flor as flor_tables
 from evads_jax.data.fewshot.prepare import prepare
-from evads_jax.data.fewshot.sets import ImageSet
+from evads_jax.data.fewshot.sets import ImageSet, file_name
 from evads_jax.errors import UserError
 from evads_jax.events import EventLog
 from evads_jax.models import flor, partitioning
 from evads_jax.models.flor import Augmentation, FlorConfig
 from evads_jax.train import optimizer
 from evads_jax.train.checkpoint import load_params
-from evads_jax.train.context import place
+from evads_jax.train.division import place
 from evads_jax.train.flor import EpisodeValidation, FlorLearner, ImageBatches
 from evads_jax.train.loop import fit
 from evads_jax.train.opening import open_run
@@ -94,6 +94,9 @@ def check(config: ConfigDict) -> Protocol:
     if config.data.validation in config.data.targets:
         what = f"{config.data.validation} cannot choose the step and be a target"
         raise UserError(what, "config.data.validation", "take other classes")
+    if config.data.train in (config.data.validation, *config.data.targets):
+        what = f"{config.data.train} cannot be trained on and asked about"
+        raise UserError(what, "config.data.train", "take other classes")
     return Protocol.from_config(config.eval)
 
 
@@ -104,7 +107,7 @@ def images_folder(config: ConfigDict, workdir: Path) -> Path:
 
 def evaluation_folder(workdir: Path, name: str) -> Path:
     """Where the results on a set are kept."""
-    return workdir / "evaluation" / name.replace("/", "_").replace(":", "_")
+    return workdir / "evaluation" / file_name(name)
 
 
 def trained(config: ConfigDict, workdir: Path, classes: int) -> tuple[FlorConfig, Params]:
@@ -133,10 +136,14 @@ def _train(
     section, seed = config.train, config.run.seed
     mesh = partitioning.mesh_of(config.mesh)
     training, validation = sets[config.data.train], sets[config.data.validation]
-    episodes = evaluation.sample(
-        validation.labels, validation.classes, ways=section.validation_ways, shots=section.validation_shots,
-        queries=section.validation_queries, count=section.validation_episodes, seed=seed,
-    )  # fmt: skip
+    try:
+        episodes = evaluation.sample(
+            validation.labels, validation.classes, ways=section.validation_ways, shots=section.validation_shots,
+            queries=section.validation_queries, count=section.validation_episodes, seed=seed,
+        )  # fmt: skip
+    except UserError as error:
+        what = f"{validation.name}: {error.what}"
+        raise UserError(what, "config.train.validation_*", "ask for less, or take another set") from error
     stage = Stage.of(
         config,
         STAGE,

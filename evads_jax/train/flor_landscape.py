@@ -56,11 +56,13 @@ def run(config: ConfigDict, workdir: Path) -> None:
       workdir: where the results go.
 
     Raises:
-      UserError: no runs, an unfinished one, or image sets that cannot be made.
+      UserError: no runs, an unfinished one, two of one network, norm and seed or of different sets, or image sets that
+        cannot be made.
     """
     say = teller(Console())
     folders = tables.find_runs(config.runs)
     configs = [_config(folder) for folder in folders]
+    _check(folders, configs)
     run_folder.claim(workdir, config)
     curves = [_measured(config, workdir, *pair, say) for pair in zip(folders, configs, strict=True)]
     curves.sort(key=lambda c: (list(NETWORKS).index(c.network), list(NORMS).index(c.norm), c.seed))
@@ -129,6 +131,20 @@ def _config(folder: Path) -> ConfigDict:
     if config.get("job") != "flor" or finished(folder, flor_job.STAGE) is None:
         raise UserError("no finished few-shot run", str(folder), "give folders of runs of configs/flor.py")
     return config
+
+
+def _check(folders: Sequence[Path], configs: Sequence[ConfigDict]) -> None:
+    """Refuses runs that cannot be averaged or drawn in one chart."""
+    found: dict[tuple[str, str, int], Path] = {}
+    for folder, config in zip(folders, configs, strict=True):
+        network, norm, seed = key = config.model.network, config.model.norm, config.run.seed
+        if (other := found.setdefault(key, folder)) != folder:
+            what = f"two runs of {network}, {norm} have the seed {seed}"
+            raise UserError(what, f"{other}, {folder}", "leave one out")
+        sets = [(c.data.train, *c.data.targets) for c in (configs[0], config)]
+        if sets[0] != sets[1]:
+            what = f"runs of different sets: {', '.join(sets[0])}, and {', '.join(sets[1])}"
+            raise UserError(what, f"{folders[0]}, {folder}", "give runs of one kind")
 
 
 def _measured(

@@ -1,19 +1,20 @@
-"""COPE's training: batches, learner, the whole job with a tiny model, its resumption, search and study."""
+"""COPE's training: batches, learner, the whole job with a tiny model, its resumption, and the search."""
 
+import dataclasses
 import functools
 import json
 import re
 import runpy
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evads_jax import workdir as run_folder
 from evads_jax.benchmark.retrieval import store
-from evads_jax.benchmark.retrieval.score import Clips, score, summarise
 from evads_jax.data.products.catalogue import draw_catalogue
 from evads_jax.data.products.records import DOMAINS, ProductRecord
 from evads_jax.data.products.render import DrawProducts
@@ -23,7 +24,7 @@ from evads_jax.events import read_events
 from evads_jax.models import cope
 from evads_jax.models.cope import CopeConfig
 from evads_jax.models.cope.inputs import ClipInputs, Words
-from evads_jax.train import cope_run, cope_search, cope_study
+from evads_jax.train import cope_run, cope_search
 from evads_jax.train.checkpoint import load_params
 from evads_jax.train.cope import CopeLearner, Encoder, ProductInputs, make_optimizer
 
@@ -134,10 +135,19 @@ def test_the_encoders_have_learning_rates_of_their_own(world):
 def test_how_many_clips_are_embedded_at_one_time_changes_no_embedding(world):
     records, _, model, clips, config = world
     params = cope.init(model, jax.random.key(1))
-    items = [clips.item(clip) for record in records for clip in record.of("video")][:7]
-    whole, parts = (Encoder(model, clips, batch)(params, items, "video") for batch in (config.eval.batch_clips, 3))
+    videos = [clip for record in records for clip in record.of("video")][:7]
+    whole, parts = (Encoder(model, clips, batch)(params, videos, "video") for batch in (config.eval.batch_clips, 3))
     np.testing.assert_allclose(whole, parts, atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(whole, axis=1), 1, atol=1e-6)
+
+
+def test_no_more_than_a_batch_of_clips_is_read_before_it_is_embedded(world):
+    records, _, model, clips, _ = world
+    encoder, read, seen = Encoder(model, clips, 3), [], []
+    encoder.encode = lambda params, batch, domain: seen.append(len(read)) or np.zeros((3, model.embedding))
+    videos = [clip for record in records for clip in record.of("video")][:7]
+    assert encoder({}, (read.append(clip.id) or clip for clip in videos), "video").shape == (7, model.embedding)
+    assert seen == [3, 6, 7]
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +185,16 @@ def test_a_finished_job_does_nothing_again_and_another_config_is_refused(finishe
     other.cope.learning_rate = 1.0
     with pytest.raises(UserError, match=r"another config: cope.learning_rate"):
         cope_run.run(other, finished)
+
+
+def test_embeddings_that_are_asked_for_later_are_written_then(finished, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "cope")
+    config = tiny(get_config())
+    config.eval.export, config.eval.floor, config.eval.splits = "safetensors", False, ("test",)
+    cope_run.run(config, folder)
+    where = store.folder(folder, "trained", "test")
+    one, other = (store.read_embeddings(where / f"embeddings.{form}") for form in store.EXPORTS)
+    np.testing.assert_array_equal(one["live"].vectors, other["live"].vectors)
 
 
 @pytest.mark.slow
@@ -245,11 +265,25 @@ def test_a_search_for_nothing_is_one_line(finished, tmp_path, change, told):
         cope_search.run(config, tmp_path)
 
 
+def test_a_search_whose_products_are_elsewhere_draws_none(finished, tmp_path):
+    (tmp_path / "run").mkdir()
+    made = json.loads((finished / "config.json").read_text())
+    made["data"]["shards"] = str(tmp_path / "elsewhere")
+    (tmp_path / "run" / "config.json").write_text(json.dumps(made))
+    config = get_config("search")
+    config.run, config.text = str(tmp_path / "run"), "red"
+    with pytest.raises(UserError, match="no train products of this run"):
+        cope_search.run(config, tmp_path)
+    assert not (tmp_path / "elsewhere").exists()
+
+
 @pytest.mark.parametrize(
     ("section", "change", "told"),
     [
         ("data", {"empty_text": "drop"}, "unknown choice"),
         ("tokenizer", {"kind": "bert"}, "not trained here"),
+        ("tokenizer", {"kind": "letters"}, "unknown tokenizer kind"),
+        ("start", {"visual": "/nothing/here"}, r"there is no /nothing/here .config\.start\.visual"),
         ("eval", {"export": "csv"}, "unknown form"),
         ("eval", {"splits": ("train",)}, "unknown split"),
         ("loss", {"temperature": 0.0}, "temperature"),
@@ -268,44 +302,58 @@ def test_a_text_of_zero_tokens_is_counted_or_refused(world, tmp_path):
     config = tiny(get_config())
     config.data.lives = 3  # among 36 live clips some say nothing
     config.data.empty_text = "refuse"
-    config.eval.floor = False  # it would be evaluated before
     with pytest.raises(UserError, match=r"texts of zero tokens in train.*train-"):
+        cope_run.run(config, tmp_path)
+    assert not (tmp_path / "evaluation").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [({"batch_products": 99}, "batches of 99 from 12"), ({"optimizer": "newton"}, "unknown optimizer")],
+)
+def test_what_cannot_be_trained_is_told_before_anything_is_evaluated(finished, tmp_path, monkeypatch, change, told):
+    monkeypatch.setattr(cope, "init", lambda model, key: {})
+    config = tiny(get_config())
+    config.data.shards = str(finished / "products")
+    config.cope.update(change)
+    with pytest.raises(UserError, match=told):
         cope_run.run(config, tmp_path)
 
 
-def pretend(config, workdir):
-    """What `cope_run.run` leaves for tables, with embeddings that are drawn."""
-    run_folder.claim(workdir, config)
-    rng = np.random.default_rng(config.run.seed)
-    for split in config.eval.splits:
-        embedded = {}
-        for domain in DOMAINS:
-            vectors = np.eye(8)[np.arange(16) // 2] + rng.normal(size=(16, 8)) * 0.3
-            ids, products = zip(*((f"{p}/{domain}{c}", f"{p}") for p in range(8) for c in range(2)), strict=True)
-            embedded[domain] = Clips(ids, products, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
-        scores = score(embedded, draws=2, seed=0)
-        for stage in ("init", "trained") if config.eval.floor else ("trained",):
-            summary = {"seed": config.run.seed, **summarise(scores, 50)}
-            store.save_result(store.folder(workdir, stage, split), summary, scores)
+@pytest.fixture
+def surveyed(world, tmp_path):
+    """The survey of given validation products by a model that reads word pieces."""
+    config = tiny(get_config())
+    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "kettle"]))
+    model = CopeConfig.from_config(config.model, 6)
+    inputs = ClipInputs(Words.bert(tmp_path), model)
+
+    def survey(records, empty_text="keep"):
+        config.data.empty_text = empty_text
+        source = Records(records)
+        source.manifest, source.folder = SimpleNamespace(broken=()), tmp_path
+        sources, lines = {"validation": source}, []
+        run = cope_run.CopeRun(config, tmp_path, None, sources, model, inputs, {}, None, None, lines.append)
+        return run.survey()["validation"]
+
+    return survey
 
 
-def test_a_study_runs_its_models_on_the_same_products_and_sweeps_the_weights(tmp_path, monkeypatch):
-    monkeypatch.setattr(cope_run, "run", pretend)
-    config = get_config("smoke+study")
-    config.seeds = (1, 2)
-    cope_study.run(config, tmp_path)
-    cope_study.run(config, tmp_path)
-    text = (tmp_path / "tables" / "retrieval.md").read_text()
-    for name in ("COPE", "text only", "COPE, encoders per domain", "COPE − visual only", "visual only, untrained"):
-        assert name in text
-    configs = [json.loads(path.read_text()) for path in tmp_path.glob("seed1/*/config.json")]
-    assert len(configs) == 4
-    assert {made["data"]["shards"] for made in configs} == {str(tmp_path / "seed1" / "products")}
-    assert {made["run"]["seed"] for made in configs} == {1}
-    assert (tmp_path / "tables" / "validation" / "retrieval.md").exists()
-    weights = (tmp_path / "tables" / "weights.md").read_text()
-    for name in ("cope", r"no\_classification", r"fused\_pairs\_only", r"page\_text\_live 0,", "all 1"):
-        assert name in weights
-    config.models = ("nonsense",)
-    with pytest.raises(UserError, match="unknown model"):
-        cope_study.run(config, tmp_path)
+def test_a_text_of_characters_that_the_vocabulary_leaves_out_has_zero_tokens(world, surveyed):
+    records = [world[0][1], world[0][2]]
+    assert "without_text" not in surveyed([said(record, "kettle") for record in records])
+    silent = said(records[0], "\u200b\u200b")  # no white space, and no token
+    assert surveyed([silent, said(records[1], "kettle")])["without_text"] == 6
+    with pytest.raises(UserError, match=f"6 texts of zero tokens in validation .{silent.clips[0].id}"):
+        surveyed([silent, said(records[1], "kettle")], "refuse")
+
+
+def said(record, text):
+    """The product with this text everywhere."""
+    return dataclasses.replace(record, clips=tuple(dataclasses.replace(clip, text=text) for clip in record.clips))
+
+
+def test_a_split_without_a_pair_of_some_domains_is_refused_before_it_is_evaluated(world, surveyed):
+    assert surveyed(world[0][:2])["video_and_live"] == 1
+    with pytest.raises(UserError, match="no product of validation has clips in page and live"):
+        surveyed(world[0][:1])

@@ -100,6 +100,8 @@ def test_a_work_directory_of_another_norm_is_refused(finished, images):
         ({"model.weights": "/nowhere"}, r"no readable config\.json"),
         ({"train.optimizer": "muon"}, "take adamw"),
         ({"data.targets": ("photos/validation",)}, "cannot choose the step and be a target"),
+        ({"data.targets": ("photos/train",)}, "photos/train cannot be trained on and asked about"),
+        ({"data.validation": "photos/train"}, "photos/train cannot be trained on and asked about"),
         ({"data.targets": ("paintings",)}, "unknown image set 'paintings'"),
         ({"eval.rounds": (1, 2, 3)}, "numbers of rounds"),
         ({"augmentation.area": (0.0, 1.0)}, "augmentation.area"),
@@ -114,7 +116,15 @@ def test_what_cannot_work_is_refused_before_anything_is_made(tmp_path, changes, 
 def test_classes_too_small_for_the_episodes_are_told_before_the_training(tmp_path, images):
     with pytest.raises(UserError, match=r"lines/novel: classes with fewer than 1 \+ 15 images"):
         flor_job.run(small(**{"data.images": images, "eval.queries": 15}), tmp_path / "w")
-    assert not (tmp_path / "w" / "checkpoints").exists()
+    with pytest.raises(UserError, match=r"photos/validation: classes with fewer than 1 \+ 15 .*train.validation_"):
+        flor_job.run(small(**{"data.images": images, "train.validation_queries": 15}), tmp_path / "v")
+    assert not list(tmp_path.glob("*/checkpoints"))
+
+
+def test_folders_whose_paths_differ_only_in_their_slashes_have_results_of_their_own(tmp_path):
+    names = ("folder:/x/a/b", "folder:/x/a_b", "folder:/y/b", "photos/novel")
+    assert len({flor_job.evaluation_folder(tmp_path, name) for name in names}) == len(names)
+    assert flor_job.evaluation_folder(tmp_path, "photos/novel") == tmp_path / "evaluation" / "photos_novel"
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +196,18 @@ def test_the_landscape_of_what_is_no_finished_run_is_refused(tmp_path, held, tol
     config.runs = str(tmp_path / "some")
     with pytest.raises(UserError, match=told):
         flor_landscape.run(config, tmp_path / "w")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({}, "two runs of vit, flor have the seed 0"),
+        ({"run.seed": 1, "data.targets": ("lines/novel",)}, "runs of different sets: photos/train, lines/novel, text"),
+    ],
+)
+def test_a_landscape_of_runs_that_cannot_be_averaged_is_refused(tmp_path, change, told):
+    with pytest.raises(UserError, match=told):
+        flor_landscape._check([tmp_path / "a", tmp_path / "b"], [small(), small(**change)])
 
 
 def test_the_study_asks_each_norm_of_each_network_alike(tmp_path):

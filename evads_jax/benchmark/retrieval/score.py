@@ -47,7 +47,7 @@ class Scores:
     Attributes:
       products: direction → the product of each query.
       values: direction → metric (`MEANS`, and `rank`) → its value for each query; NaN without a right clip.
-      split: names the clips: results of different splits are not comparable.
+      split: names the clips and what they hold: results of different splits are not comparable.
       names: all products of the split, in order: what intervals are drawn over.
     """
 
@@ -76,13 +76,14 @@ def name_direction(query: str, gallery: str) -> str:
 ALL = tuple(name_direction(*direction) for direction in DIRECTIONS)
 
 
-def score(embedded: Mapping[str, Clips], *, draws: int, seed: int) -> Scores:
+def score(embedded: Mapping[str, Clips], *, draws: int, seed: int, shards: str = "") -> Scores:
     """Scores the clips of one split.
 
     Args:
       embedded: domain → its clips.
       draws: how often the examples of the one-shot classification are drawn.
       seed: of these draws.
+      shards: names what the clips hold, where that matters: drawn products have the same names in every seed.
 
     Raises:
       UserError: a vector that is not finite, two clips of one name, or a domain without clips.
@@ -106,7 +107,8 @@ def score(embedded: Mapping[str, Clips], *, draws: int, seed: int) -> Scores:
         products[name] = asked.products
         recalls = {f"R@{k}": found.recall[:, i] for i, k in enumerate(AT)}
         values[name] = {**recalls, "mAP": found.ap, "rank": found.rank, "one_shot": shot}
-    digest = hashlib.sha256("\n".join(c for d in DOMAINS for c in embedded[d].ids).encode("utf-8", "replace"))
+    ids = (clip for domain in DOMAINS for clip in embedded[domain].ids)
+    digest = hashlib.sha256("\n".join([shards, *ids]).encode("utf-8", "replace"))
     everything = sorted({product for clips in embedded.values() for product in clips.products})
     return Scores(products, values, digest.hexdigest()[:16], tuple(everything))
 

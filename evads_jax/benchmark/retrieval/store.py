@@ -74,6 +74,11 @@ def read_result(where: Path) -> Result:
     return Result(where, summary, scores)
 
 
+def embeddings_file(where: Path, form: str) -> Path:
+    """Where the embeddings of an evaluation lie in one of `EXPORTS`."""
+    return where / f"embeddings.{form}"
+
+
 def export_embeddings(where: Path, embedded: Mapping[str, Clips], form: str) -> Path:
     """Writes the embeddings of all clips of a split; their order is that of the domains.
 
@@ -88,7 +93,7 @@ def export_embeddings(where: Path, embedded: Mapping[str, Clips], form: str) -> 
     """
     if form not in EXPORTS:
         raise UserError(f"unknown form {form!r}", "eval.export", "one of " + ", ".join(EXPORTS))
-    path = where / f"embeddings.{form}"
+    path = embeddings_file(where, form)
     vectors = np.concatenate([embedded[d].vectors for d in DOMAINS]).astype(np.float32)
     texts = {
         "ids": [clip for d in DOMAINS for clip in embedded[d].ids],

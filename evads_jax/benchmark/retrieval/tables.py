@@ -5,6 +5,7 @@ A run's model is called by what its config says of it; runs of several seeds are
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from evads_jax.errors import UserError
 FLOOR, TRAINED = "init", "trained"
 COPE = "COPE"
 _SHORT = {"page": "P", "video": "V", "live": "L"}
+_TRAINED_BY = ("run", "data", "tokenizer", "model", "start", "loss", "cope")  # sections that decide what is learned
 _NOTE = (
     "[low, high]: 95 % interval, bootstrap over products, averaged over the seeds; n: queries of all seeds. Ties count "
     "with their expected value. Galleries hold every clip of the other domain of the same split."
@@ -42,7 +44,8 @@ def models(folders: Sequence[Path], split: str = "test") -> list[Table]:
       split: which evaluation is shown.
 
     Raises:
-      UserError: a run without the evaluation, two runs of one model and seed, or runs of one seed on other products.
+      UserError: a run without the evaluation, two runs of one model and seed, runs of one model that differ in more
+        than their seed, runs of one seed on other products, or runs that were asked differently.
     """
     groups, ids = _read(folders, split)
     rows: list[tuple[Cell | str, ...]] = []
@@ -101,16 +104,25 @@ def _read(folders: Sequence[Path], split: str) -> tuple[dict[str, dict[int, Resu
     """Model → seed → result; the floor, a model before training, is a model of its own."""
     groups: dict[str, dict[int, Result]] = {}
     splits: dict[int, tuple[str, Path]] = {}
+    recipes: dict[str, tuple[str, Path]] = {}
+    protocols: list[tuple[dict[str, Any], Path]] = []
     ids = []
     for path in folders:
         config = run_folder.read(path)
         name, seed = model_name(config), config["run"]["seed"]
         ids.append(f"{path.resolve().name}@{files.config_hash(config)}")
+        recipe, other = recipes.setdefault(name, (_recipe(config), path))
+        if recipe != _recipe(config):
+            raise UserError(f"two runs of {name} differ in more than their seed", f"{other}, {path}", "leave one out")
         for stage, called in ((TRAINED, name), (FLOOR, f"{name}, untrained")):
             where = folder(path, stage, split)
             if stage == FLOOR and not (where / "summary.json").is_file():
                 continue
             result = read_result(where)
+            protocols.append((_protocol(result), where))
+            if protocols[0][0] != protocols[-1][0]:
+                what = f"evaluated differently: {protocols[0][0]} and {protocols[-1][0]}"
+                raise UserError(what, f"{protocols[0][1]}, {where}", "start the runs again with one config.eval")
             known, other = splits.setdefault(seed, (result.scores.split, where))
             if known != result.scores.split:
                 raise UserError("runs of one seed were evaluated on different products", f"{other} and {where}")
@@ -121,6 +133,19 @@ def _read(folders: Sequence[Path], split: str) -> tuple[dict[str, dict[int, Resu
         raise UserError("no runs to tabulate", "config.runs", "name their folders")
     order = sorted(groups, key=lambda name: (name.endswith("untrained"), name != COPE))
     return {name: groups[name] for name in order}, "Runs: " + ", ".join(ids) + "."
+
+
+def _recipe(config: Mapping) -> str:
+    """Names everything of a config that a row's runs must share: all but seed, places and what is asked."""
+    sections = {name: dict(config[name]) for name in _TRAINED_BY if name in config}
+    for section, field in (("run", "seed"), ("data", "shards")):
+        sections.get(section, {}).pop(field, None)
+    return files.config_hash(sections)
+
+
+def _protocol(result: Result) -> dict[str, Any]:
+    """How often examples and products were drawn: figures of other numbers of draws cannot be paired."""
+    return {name: result.summary["protocol"][name] for name in ("draws", "replicates")}
 
 
 def _estimates(results: Sequence[Result], metric: str, directions: Sequence[str]) -> list[Estimate]:

@@ -113,7 +113,12 @@ def _rows(table: Path, needed: tuple[str, ...]) -> Iterator[dict[str, str]]:
     with table.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
         _check(reader.fieldnames, needed, table)
-        yield from reader
+        for row in reader:
+            if short := [name for name in needed if row[name] is None]:
+                raise UserError(
+                    f"a line without {', '.join(short)}", f"{table}:{reader.line_num}", "is the file whole?"
+                )
+            yield row
 
 
 def _check(columns: object, needed: tuple[str, ...], table: Path) -> None:

@@ -10,12 +10,15 @@ A set is named `<source>` or `<source>/<part>`:
 
     <root>/<set>/images.npy   uint8 [M, H, W, 3]; mapped into memory, so that large sets need not fit
     <root>/<set>/set.json     classes, labels, the recipe, and the images that could not be read
+    <root>/<set>/lock         held by the process that makes the set; others wait and use what it made
 """
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,7 @@ from ml_collections import ConfigDict
 from evads_jax.data.fewshot import domains, folders, noise, products, registered, render, shapes, textures
 from evads_jax.data.fewshot.digits import digits
 from evads_jax.data.fewshot.reading import Images, Plan, Unreadable
-from evads_jax.data.fewshot.sets import ImageSet
+from evads_jax.data.fewshot.sets import FOLDER, ImageSet, file_name
 from evads_jax.data.prepare import made_by
 from evads_jax.errors import UserError
 
@@ -35,7 +38,6 @@ Log = Callable[[str], None]
 _SOURCES = (domains, noise, products, render, shapes, textures)
 _PACKAGES = ("numpy", "pillow")
 _LAYOUTS = {"isic": folders.isic, "chestx": folders.chestx}
-_FOLDER = "folder:"
 
 
 def prepare(data: ConfigDict, names: Sequence[str], size: int, root: Path, say: Log) -> dict[str, ImageSet]:
@@ -68,8 +70,8 @@ def plan(data: ConfigDict, name: str) -> Plan:
     Raises:
       UserError: there is no such set, or its folder is not named or not there.
     """
-    if name.startswith(_FOLDER):
-        return folders.class_folders(name, Path(name.removeprefix(_FOLDER)))
+    if name.startswith(FOLDER):
+        return folders.class_folders(name, Path(name.removeprefix(FOLDER)))
     source, _, part = name.partition("/")
     parts: tuple[str, ...] = ("",)
     if source in render.DOMAINS:
@@ -115,13 +117,16 @@ def _rendered(data: ConfigDict, name: str, domain: str, part: str) -> Plan:
 
 def _made(plan: Plan, data: ConfigDict, size: int, root: Path, say: Log) -> ImageSet:
     """The set of a plan: the one that is kept, if it has the same recipe, else a new one."""
-    folder = root / plan.name.replace("/", "_").replace(":", "_")
+    folder = root / file_name(plan.name)
     recipe = {**plan.recipe, "size": size, "at_most": data.at_most_per_class, "drawn_by": data.seed}
     recipe = json.loads(json.dumps(recipe))
-    found = _read(folder)
-    if found is None or found[0]["recipe"] != recipe:
-        _make(plan, folder, recipe, say)
-        found = _read(folder)
+    found = _read(folder, recipe)
+    if found is None:
+        with _alone(folder, plan.name, say):
+            found = _read(folder, recipe)  # another process may have made it meanwhile
+            if found is None:
+                _make(plan, folder, recipe, say)
+                found = _read(folder, recipe)
     assert found is not None, "it was just written"
     kept, images = found
     if kept["bad"]:
@@ -133,6 +138,24 @@ def _made(plan: Plan, data: ConfigDict, size: int, root: Path, say: Log) -> Imag
     return ImageSet(plan.name, images, np.array(kept["labels"], np.int32), tuple(kept["classes"]), digest)
 
 
+@contextlib.contextmanager
+def _alone(folder: Path, name: str, say: Log) -> Iterator[None]:
+    """Keeps a set's folder to one process of any number; the lock ends with the process, however that ends."""
+    with contextlib.ExitStack() as held:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = held.enter_context((folder / "lock").open("a"))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say(f"{name}: another process makes it, waiting")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            what = f"cannot write an image set: {error.strerror}"
+            raise UserError(what, str(folder), "check the folder and its permissions") from error
+        yield
+
+
 def _make(plan: Plan, folder: Path, recipe: Mapping[str, Any], say: Log) -> None:
     """Writes a set; `set.json` comes last, so that a set that was cut short is made again."""
     images, size = plan.open().capped(recipe["at_most"], recipe["drawn_by"]), recipe["size"]
@@ -142,7 +165,6 @@ def _make(plan: Plan, folder: Path, recipe: Mapping[str, Any], say: Log) -> None
     labels: list[int] = []
     bad: list[str] = []
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         (folder / "set.json").unlink(missing_ok=True)
         shape = (len(images.labels), size, size, 3)
         array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
@@ -178,11 +200,13 @@ def _shorten(path: Path, count: int) -> None:
     os.replace(shorter, path)
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], np.ndarray] | None:
-    """What a folder holds, its images mapped; None where it holds no whole set."""
+def _read(folder: Path, recipe: Mapping[str, Any]) -> tuple[dict[str, Any], np.ndarray] | None:
+    """What a folder holds, its images mapped; None where it holds no whole set of this recipe."""
     try:
-        kept = json.loads((folder / "set.json").read_text(encoding="utf-8"))
-        images = np.load(folder / "images.npy", mmap_mode="r")
+        text = (folder / "set.json").read_text(encoding="utf-8")
+        kept, images = json.loads(text), np.load(folder / "images.npy", mmap_mode="r")
+        if (folder / "set.json").read_text(encoding="utf-8") != text:
+            return None  # a set of another recipe takes its place: these may be its images
     except (OSError, ValueError):
         return None
-    return (kept, images) if len(images) == len(kept["labels"]) else None
+    return (kept, images) if kept["recipe"] == recipe and len(images) == len(kept["labels"]) else None

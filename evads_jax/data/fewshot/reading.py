@@ -83,7 +83,7 @@ def read_square(source: Path | bytes, size: int) -> np.ndarray:
     Raises:
       Unreadable: it cannot be decoded.
     """
-    name = source.name if isinstance(source, Path) else f"{len(source)} bytes"
+    name = f"{source.parent.name}/{source.name}" if isinstance(source, Path) else f"{len(source)} bytes"
     try:
         with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as image:
             return square(image.convert("RGB"), size)

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from evads_jax.data.fewshot.reading import Images, Plan, read_square
+from evads_jax.data.fewshot.reading import Images, Plan, Unreadable, read_square
 from evads_jax.errors import UserError
 
 SPLITS = {
@@ -87,7 +87,10 @@ def _images(key: str, features: Any, sources: Sequence[Sequence[Any]]) -> Images
 
     def make(index: int, size: int) -> np.ndarray:
         which, at = places[index]
-        return read_square(sources[which][at]["image"], size)
+        try:
+            return read_square(sources[which][at]["image"], size)
+        except Unreadable as error:
+            raise Unreadable(f"{SPLITS[key][which]} example {at}: {error}") from error
 
     names = tuple(features["label"].int2str(label) for label in present)
     return Images(names, tuple(renumbered[label] for label in labels), make)

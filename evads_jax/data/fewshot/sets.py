@@ -1,9 +1,14 @@
 """A labelled set of images: what few-shot learning trains on and draws its episodes from."""
 
 import dataclasses
+import hashlib
+import os
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int, UInt8
+
+FOLDER = "folder:"  # begins the name of a set that is a folder on the disk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,3 +46,15 @@ class ImageSet:
     def counts(self) -> np.ndarray:
         """Images of each class, int [C]."""
         return np.bincount(self.labels, minlength=len(self.classes))
+
+
+def file_name(name: str) -> str:
+    """What a set's files and results are kept under; no two sets share one.
+
+    The name with underscores for slashes: `photos_train`. The path of a set that is a folder on the disk may hold
+    underscores of its own: it is called by the last part of its path and a digest of the whole.
+    """
+    if not name.startswith(FOLDER):
+        return name.replace("/", "_")
+    last = Path(name.removeprefix(FOLDER)).name
+    return f"folder_{last[:40]}_{hashlib.sha256(os.fsencode(name)).hexdigest()[:12]}"

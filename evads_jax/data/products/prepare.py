@@ -8,6 +8,7 @@ back for validation, by the hash of (seed, product), and its test products are t
 
 import functools
 import hashlib
+import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -66,7 +67,8 @@ def prepare(config: ConfigDict, workdir: str | Path, log: Log) -> dict[str, Reco
         opened = {}
         for split, (maker, count, recipe) in plans.items():
             if not count:
-                raise UserError("a split without products", split, f"raise data.products_{split}")
+                do = f"raise data.products_{split}" if data.source == "render" else "change data.held_out"
+                raise UserError("a split without products", split, do)
             manifest = shards.build(
                 maker,
                 count,
@@ -93,19 +95,26 @@ def open_splits(root: str | Path) -> dict[str, RecordSource[ProductRecord]]:
     return {split: shards.open(root, split, PRODUCTS) for split in SPLITS}
 
 
-def survey(source: RecordSource[ProductRecord]) -> dict[str, int]:
+def survey(source: RecordSource[ProductRecord], says: Callable[[str], bool]) -> dict[str, int]:
     """Counts what a split holds, and what it lacks.
 
+    Args:
+      source: the split.
+      says: whether a text has any token; one of letters that a vocabulary leaves out has none.
+
     Returns:
-      `products`, the clips of each domain, `without_text` and `without_picture` (clips), what was lost by kind
-      (`lost_missing`, `lost_undecodable`, `lost_empty`) and `without_pair` (products left out).
+      `products`, the clips of each domain, the products with clips in both of two domains (`page_and_video`, …),
+      `without_text` and `without_picture` (clips), what was lost by kind (`lost_missing`, `lost_undecodable`,
+      `lost_empty`) and `without_pair` (products left out).
     """
     counts: Counter[str] = Counter(products=len(source))
     for index in range(len(source)):
         record = source[index]
+        shown = [domain for domain in DOMAINS if record.of(domain)]
+        counts.update(f"{one}_and_{other}" for one, other in itertools.combinations(shown, 2))
         for clip in record.clips:
             counts[clip.domain] += 1
-            counts["without_text"] += not clip.text.strip()
+            counts["without_text"] += not says(clip.text)
             counts["without_picture"] += not clip.frames
         counts.update(f"lost_{lost.kind}" for lost in record.lost)
     counts["without_pair"] = len(source.manifest.broken)

@@ -76,6 +76,14 @@ def test_scores_are_the_squared_distances(data, transduction):
     np.testing.assert_allclose(found, loop_scores(features, episode, 5, transduction), atol=1e-5)
 
 
+@pytest.mark.parametrize("transduction", [None, Transduction(1)])
+def test_an_accelerator_takes_no_product_in_short_floats(data, transduction):
+    """Features have a large common part: of 1 − 2 u·m + m·m few digits would be left."""
+    chosen = data[0][:12].reshape(2, 6, -1)
+    text = SCORES.lower(chosen[:, :2], chosen[:, 2:], transduction).as_text()
+    assert text.count("dot_general") == text.count("precision = [HIGHEST, HIGHEST]") > 0
+
+
 @pytest.mark.parametrize("chunk", [1, 7, 40, 64])
 def test_chunks_never_matter(data, chunk):
     features, labels = data

@@ -24,13 +24,15 @@ def embed(noise, seed=0, products=12, clips=2, missing=()):
     return embedded
 
 
-def write_run(folder, embedded, seed, stage="trained", split="test", replicates=200, **model):
+def write_run(folder, embedded, seed, stage="trained", split="test", replicates=200, steps=4, shards="", **model):
     """A run's folder as the job leaves it, as far as tables read it."""
     model = {"form": "paper", "shared": True, "modality": "both"} | model
     loss = {"pairs": {"video_live": 1.0, "page_text_live": 0.0}, "classification": 0.1, "temperature": 0.05}
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps({"model": model, "loss": loss, "run": {"seed": seed}}))
-    scores = score(embedded, draws=5, seed=0)
-    summary = {"seed": seed, **summarise(scores, replicates)}
+    config = {"model": model, "loss": loss, "run": {"seed": seed}, "cope": {"max_steps": steps}}
+    (folder / "config.json").write_text(json.dumps(config))
+    scores = score(embedded, draws=5, seed=0, shards=shards)
+    protocol = {"draws": 5, "replicates": replicates, "seed": seed}
+    summary = {"seed": seed, "protocol": protocol, **summarise(scores, replicates)}
     store.save_result(store.folder(folder, stage, split), summary, scores)
     return scores

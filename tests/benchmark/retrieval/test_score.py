@@ -155,6 +155,29 @@ def test_runs_on_other_products_or_twice_the_same_are_refused(study, tmp_path):
         tables.models([tmp_path / "nothing"])
 
 
+def test_products_of_the_same_names_from_other_shards_are_other_products(tmp_path):
+    same = embed(0.2)
+    assert len({score(same, draws=1, seed=0, shards=shards).split for shards in ("", "a", "b")}) == 3
+    write_run(tmp_path / "cope", same, 1, shards="a")
+    write_run(tmp_path / "text", same, 1, shards="b", modality="text")
+    with pytest.raises(UserError, match="different products"):
+        tables.models([tmp_path / "cope", tmp_path / "text"])
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"steps": 9}, "two runs of COPE differ in more than their seed"),
+        ({"replicates": 50}, "evaluated differently"),
+    ],
+)
+def test_runs_that_cannot_be_averaged_are_refused(tmp_path, change, told):
+    write_run(tmp_path / "one", embed(0.2, 1), 1)
+    write_run(tmp_path / "other", embed(0.2, 2), 2, **change)
+    with pytest.raises(UserError, match=told):
+        tables.models([tmp_path / "one", tmp_path / "other"])
+
+
 def test_a_sweep_names_the_weights_that_differ_from_one(tmp_path):
     write_run(tmp_path / "zero", embed(0.2), 0, split="validation")
     table = tables.weights([tmp_path / "zero"])

@@ -78,6 +78,13 @@ def test_what_is_wrong_with_a_folder_is_told_with_its_name(tmp_path):
         opened("chestx", chestx=tmp_path)
 
 
+def test_a_table_that_was_cut_short_is_told_with_its_line(tmp_path):
+    write_image(tmp_path / "images" / "1.jpg")
+    (tmp_path / "train.csv").write_text("filename,label\n1.jpg,a\n2.j")
+    with pytest.raises(UserError, match=r"a line without label .*train\.csv:3"):
+        opened("mini_imagenet/train", mini_imagenet=tmp_path)
+
+
 def test_classes_are_in_the_order_of_their_names_and_images_in_theirs(tmp_path):
     root = class_folders(tmp_path, ("zebra", "ant"), each=2)
     images = plan(settings(), f"folder:{root}").open()

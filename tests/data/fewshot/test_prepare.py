@@ -2,14 +2,16 @@
 
 import json
 import sys
+import threading
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from evads_jax.data.fewshot import prepare as preparation
 from evads_jax.data.fewshot.prepare import plan, prepare
-from evads_jax.data.fewshot.reading import Images
-from evads_jax.data.fewshot.sets import ImageSet
+from evads_jax.data.fewshot.reading import Images, Plan
+from evads_jax.data.fewshot.sets import ImageSet, file_name
 from evads_jax.errors import UserError
 
 from .images import class_folders, settings, write_image
@@ -56,6 +58,69 @@ def test_a_set_that_was_cut_short_is_made_again(tmp_path, lost):
     assert again.digest == first.digest
 
 
+def test_of_two_that_make_the_same_set_one_makes_it_and_the_other_waits_for_it(tmp_path, monkeypatch):
+    begun, waiting, drawn = threading.Event(), threading.Event(), []
+
+    def draw(index, size):
+        drawn.append(index)
+        begun.set()
+        waiting.wait(5)  # the other comes while this one is at its first image
+        return np.full((size, size, 3), index + 1, np.uint8)
+
+    recipe = {"drawn": 3}
+    monkeypatch.setattr(preparation, "plan", lambda data, name: Plan(name, recipe, lambda: Images("a", (0,) * 3, draw)))
+    found, told = {}, []
+
+    def other(line):
+        told.append(line)
+        waiting.set()
+
+    def run(who, say):
+        found[who] = prepare(settings(), ("digits",), 4, tmp_path, say)["digits"]
+
+    threads = [threading.Thread(target=run, args=pair) for pair in (("one", lambda line: None), ("other", other))]
+    threads[0].start()
+    assert begun.wait(5)
+    threads[1].start()
+    for thread in threads:
+        thread.join(10)
+    assert drawn == [0, 1, 2]
+    assert told[0] == "digits: another process makes it, waiting"
+    for one in (found["one"], found["other"]):
+        assert one.images[:, 0, 0, 0].tolist() == [1, 2, 3]
+    assert found["one"].digest == found["other"].digest
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_set_that_another_recipe_is_taking_the_place_of_is_not_read_with_its_images(tmp_path, monkeypatch):
+    made(("lines/validation",), tmp_path)
+    folder, load = tmp_path / "lines_validation", np.load
+    recipe = json.loads((folder / "set.json").read_text())["recipe"]
+    assert preparation._read(folder, recipe) is not None
+    assert preparation._read(folder, {**recipe, "size": 8}) is None
+
+    def replaced(path, **how):
+        (folder / "set.json").unlink()  # as the process that makes the other begins
+        return load(path, **how)
+
+    monkeypatch.setattr(np, "load", replaced)
+    assert preparation._read(folder, recipe) is None
+
+
+def test_folders_whose_paths_differ_only_in_their_slashes_share_no_files(tmp_path):
+    roots = [class_folders(tmp_path / place / "set", each=each) for place, each in (("a", 2), ("b", 4))]
+    roots.append(class_folders(tmp_path / "a_set", each=6))
+    names = [f"folder:{root}" for root in roots]
+    kept = tmp_path / "kept"
+    made(names, kept)
+    said = []
+    assert [len(one) for one in made(names, kept, said).values()] == [4, 8, 12]
+    assert not said  # none took another's place
+    assert len({file_name(name) for name in names}) == len(list(kept.iterdir())) == 3
+    assert file_name("photos/train") == "photos_train"
+    assert len(file_name("folder:/" + "x" * 300).encode()) < 200
+
+
 def test_an_image_that_cannot_be_read_is_named_counted_and_left_out_or_refused(tmp_path):
     root = class_folders(tmp_path / "set")
     (root / "a" / "1.png").write_bytes(b"no image")
@@ -63,8 +128,8 @@ def test_an_image_that_cannot_be_read_is_named_counted_and_left_out_or_refused(t
     one = made((f"folder:{root}",), tmp_path / "kept", said)[f"folder:{root}"]
     assert one.counts().tolist() == [2, 3]
     assert len(one.images) == 5
-    assert any("1 unreadable images left out, first 1.png" in line for line in said)
-    with pytest.raises(UserError, match=r"1 images of folder:.* cannot be read, first 1\.png"):
+    assert any("1 unreadable images left out, first a/1.png" in line for line in said)
+    with pytest.raises(UserError, match=r"1 images of folder:.* cannot be read, first a/1\.png"):
         made((f"folder:{root}",), tmp_path / "kept", bad_images="refuse")
 
 

@@ -4,13 +4,16 @@ import io
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from evads_jax.data.fewshot import registered
 from evads_jax.data.fewshot.prepare import plan
+from evads_jax.data.fewshot.reading import Unreadable
 from evads_jax.errors import UserError
 
 from .images import settings
@@ -99,6 +102,13 @@ def test_only_plants_are_taken_of_the_naturalists_pictures(data_dir):
     images = opened("i_naturalist2017", data_dir)
     assert sorted(images.labels) == [0, 0, 1, 1, 1, 1]
     assert all(tuple(images.make(i, 8)[0, 0].tolist()) != COLOURS[0] for i in range(6))
+
+
+def test_an_example_that_cannot_be_read_is_named_by_its_split_and_place():
+    sources = [[{"image": picture(COLOURS[0]).read(), "label": 0}], [{"image": b"no image", "label": 0}]]
+    images = registered._images("cars196", {"label": SimpleNamespace(int2str=str)}, sources)
+    with pytest.raises(Unreadable, match="test example 0: 8 bytes: cannot identify"):
+        images.make(1, 8)
 
 
 def test_a_set_prepared_as_tfrecord_is_one_clear_line(data_dir, tmp_path):

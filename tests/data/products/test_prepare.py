@@ -38,9 +38,16 @@ def test_every_split_has_its_products_and_none_shares_one(prepared):
 
 def test_a_survey_counts_what_a_split_holds(prepared):
     _, sources, _ = prepared
-    counts = survey(sources["train"])
+    counts = survey(sources["train"], bool)
     assert [counts[name] for name in ("products", *DOMAINS)] == [5, 10, 5, 5]
+    assert [counts[pair] for pair in ("page_and_video", "page_and_live", "video_and_live")] == [5, 5, 5]
     assert "without_pair" not in counts
+
+
+def test_a_survey_counts_the_texts_without_a_token_whatever_their_letters(prepared):
+    _, sources, _ = prepared
+    assert survey(sources["train"], lambda text: False)["without_text"] == 20
+    assert "without_text" not in survey(sources["train"], lambda text: True)
 
 
 def test_finished_shards_are_used_again_and_those_of_other_pictures_refused(prepared):
