@@ -28,6 +28,7 @@ RESUMABLE = (
     "log.",
     "checkpoint.",
     "mesh.",
+    "data.workers",
     "judge.key_env",
     "judge.concurrency",
     "judge.requests_per_minute",

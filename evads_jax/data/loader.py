@@ -3,12 +3,15 @@
 The loader knows neither tokenizer nor model: `transform` turns a record into an item, `collate` a list of items into a
 batch. Where `random` is asked for, `transform` also gets a generator that depends on the seed and on the unit's place
 in the (endless) order alone, so that what it draws differs from epoch to epoch and is the same after a restart.
+
+Batch n consists of the units n·B … n·B + B − 1 of the order, whoever reads it: one of several processes reads only its
+own rows of each batch. So the position is one number, of batches, and is that of any number of processes and workers.
 """
 
 import bisect
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, Generic, Literal, Self, TypeVar
 
 import grain
 import numpy as np
@@ -20,12 +23,13 @@ Item = TypeVar("Item")
 Batch = TypeVar("Batch")
 Unit = Literal["video", "question"]
 
-# Reading is a JPEG decode and some tokenising under the interpreter's lock: more threads only queue.
-_READING = grain.ReadOptions(num_threads=2, prefetch_buffer_size=16)
+# Reading is a JPEG decode and some tokenising under the interpreter's lock: more threads only queue. What is read ahead
+# are whole batches.
+_READING = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
 
 
 class _Units:
-    """(record number, question number | None) of each unit, as a Grain source that reads nothing."""
+    """(record number, question number | None) of each unit; knows their number without reading any."""
 
     def __init__(self, source: RecordSource, unit: Unit):
         self._source, self._unit = source, unit
@@ -40,23 +44,85 @@ class _Units:
         record = bisect.bisect_right(self._starts, index) - 1
         return self._source[record], index - self._starts[record]
 
-    def __repr__(self) -> str:
-        return f"{self._unit}s of {self._source!r}"
+
+class _Read:
+    """Reads a process's rows of a batch and collates them; a class, because Grain workers pickle it.
+
+    What it is called with are the batch's (number of the unit, seed | None).
+    """
+
+    def __init__(
+        self,
+        units: _Units,
+        transform: Callable[..., Any],
+        collate: Callable[[Sequence[Any]], Any],
+        rows: Sequence[int] | None,
+    ):
+        self._units, self._transform, self._collate, self._rows = units, transform, collate, rows
+
+    def __call__(self, batch: Sequence[tuple[int, int | None]]) -> Any:
+        rows = range(len(batch)) if self._rows is None else [row for row in self._rows if row < len(batch)]
+        return self._collate([self._item(*batch[row]) for row in rows])
+
+    def _item(self, number: int, seed: int | None) -> Any:
+        generator = () if seed is None else (np.random.default_rng(seed),)
+        return self._transform(*self._units[number], *generator)
 
 
-class _Apply:
-    """A transform with the unit's two values as its arguments; a class, because Grain workers pickle it."""
+def _without_seed(number: int) -> tuple[int, None]:
+    return int(number), None
 
-    def __init__(self, transform: Callable[..., Any]):
-        self._transform = transform
 
-    def __call__(self, unit: tuple[Any, int | None], *generator: np.random.Generator) -> Any:
-        return self._transform(*unit, *generator)
+def _with_seed(number: int, generator: np.random.Generator) -> tuple[int, int]:
+    return int(number), int(generator.integers(1 << 63))
+
+
+class Loader(Generic[Batch]):
+    """An iterator over batches whose position can be saved and restored.
+
+    Args:
+      batches: all of them; nothing is read before it is asked for.
+      workers: Grain worker processes that read; 0: threads of this one.
+    """
+
+    def __init__(self, batches: grain.MapDataset, workers: int):
+        self._batches, self._workers = batches, workers
+        self._drawn = 0
+        self._iterator: grain.DatasetIterator | None = None
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Batch:
+        """The next batch."""
+        if self._iterator is None:
+            self._iterator = self._begin()
+        batch = next(self._iterator)
+        self._drawn += 1
+        return batch
+
+    def get_state(self) -> dict[str, int]:
+        """The position: batches drawn so far."""
+        return {"batches": self._drawn}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        """Goes to a position."""
+        if self._iterator is not None:
+            self._iterator.close()
+        self._drawn, self._iterator = state["batches"], None
+
+    def _begin(self) -> grain.DatasetIterator:
+        left = self._batches[self._drawn :].to_iter_dataset(_READING)
+        if self._workers:
+            if not flags.FLAGS.is_parsed():  # Grain reads absl's flags, also where no absl app parsed them
+                flags.FLAGS.mark_as_parsed()
+            left = left.mp_prefetch(grain.MultiprocessingOptions(num_workers=self._workers))
+        return iter(left)
 
 
 def make_loader(
     source: RecordSource,
-    transform: Callable[..., Item | None],
+    transform: Callable[..., Item],
     collate: Callable[[Sequence[Item]], Batch],
     *,
     batch: int,
@@ -65,43 +131,35 @@ def make_loader(
     shuffle: bool = True,
     epochs: int | None = None,
     workers: int = 0,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: Sequence[int] | None = None,
     drop_remainder: bool = True,
     random: bool = False,
-) -> grain.DatasetIterator[Batch]:
+) -> Loader[Batch]:
     """An iterator over batches.
 
     Args:
       source: the records.
-      transform: (record, number of the question or None for the whole video) → item, or None to leave it out;
-        deterministic, and picklable where `workers` > 0. With `random`, its third argument is a generator.
-      collate: items → batch.
-      batch: items per batch of this process.
+      transform: (record, number of the question or None for the whole video) → item; deterministic, and picklable where
+        `workers` > 0. With `random`, its third argument is a generator.
+      collate: items → batch. It gets the items of this process's rows: fewer, or none, in a last, smaller batch.
+      batch: B, items per batch of all processes together.
       unit: what an item is made of: a whole record (a video with all its questions), or a single question.
       seed: of the shuffling; every epoch has its own order.
       shuffle: False keeps the source's order.
       epochs: passes over the source; None goes on forever.
-      workers: Grain worker processes; a saved state fits only the same number.
-      process_index: this process's number; it takes every `process_count`-th unit of the shuffled order.
-      process_count: number of processes.
+      workers: Grain worker processes.
+      rows: which rows of each batch this process reads, of 0 … B − 1; None: all.
       drop_remainder: whether a last, smaller batch is dropped.
       random: whether `transform` draws.
 
     Returns:
-      The iterator; `get_state()` and `set_state(state)` save and restore its position exactly.
+      The iterator.
     """
-    units = grain.MapDataset.source(_Units(source, unit)).seed(seed)
+    units = _Units(source, unit)
+    order = grain.MapDataset.source(range(len(units))).seed(seed)
     if shuffle:
-        units = units.shuffle()
-    units = units.repeat(epochs)
-    if process_count > 1:
-        units = units[process_index::process_count]
-    apply = _Apply(transform)
-    items = (units.random_map(apply) if random else units.map(apply)).to_iter_dataset(_READING)  # drops what is None
-    batches = items.batch(batch, drop_remainder=drop_remainder, batch_fn=collate)
-    if workers:
-        if not flags.FLAGS.is_parsed():  # Grain reads absl's flags, also where no absl app parsed them
-            flags.FLAGS.mark_as_parsed()
-        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
-    return iter(batches)
+        order = order.shuffle()
+    order = order.repeat(epochs)
+    numbered = order.random_map(_with_seed) if random else order.map(_without_seed)
+    batches = numbered.batch(batch, drop_remainder=drop_remainder, batch_fn=list)
+    return Loader(batches.map(_Read(units, transform, collate, rows)), workers)

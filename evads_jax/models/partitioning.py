@@ -4,10 +4,11 @@ The mesh has three axes: `data` replicates parameters and splits batches, `fsdp`
 the MLPs and the vocabulary. Axes are Auto: the compiler places what this table does not say.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from evads_jax.errors import UserError
@@ -115,3 +116,24 @@ def batch_shardings(batch: Any, mesh: Mesh) -> Any:
     shares = mesh.shape["data"] * mesh.shape["fsdp"]
     split, whole = batch_sharding(mesh), NamedSharding(mesh, PartitionSpec())
     return jax.tree.map(lambda x: split if x.ndim and x.shape[0] % shares == 0 else whole, batch)
+
+
+def rows_by_process(
+    batch: int, mesh: Mesh, process_of: Callable[[jax.Device], int] = lambda device: device.process_index
+) -> dict[int, np.ndarray]:
+    """Which rows of a batch the devices of each process hold.
+
+    Processes share rows where `tp` crosses them, and the rows of one need not be neighbours: only the mesh knows.
+
+    Args:
+      batch: rows; `data` · `fsdp` must divide them.
+      mesh: from `make_mesh`.
+      process_of: device → number of its process.
+
+    Returns:
+      Number of a process → its rows, ascending. A process without a device of the mesh is not there.
+    """
+    held: dict[int, set[int]] = {}
+    for device, (rows,) in batch_sharding(mesh).devices_indices_map((batch,)).items():
+        held.setdefault(process_of(device), set()).update(range(*rows.indices(batch)))
+    return {process: np.array(sorted(rows)) for process, rows in held.items()}

@@ -11,13 +11,16 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from evads_jax.data.tokenizer import Tokenizer
+from evads_jax.errors import UserError
 from evads_jax.events import EventLog
-from evads_jax.models import lora, partitioning
+from evads_jax.models import lora
 from evads_jax.models.qwen_vl import QwenVLConfig
 from evads_jax.train import trainable
 from evads_jax.train.checkpoint import finished
+from evads_jax.train.division import Division
 from evads_jax.train.inputs import Inputs
 from evads_jax.train.loop import fit
+from evads_jax.train.processes import fail_together, total
 from evads_jax.train.stage import Learner, Result, Stage, data_seed
 
 Tree = Any
@@ -81,22 +84,27 @@ class Context:
         """
         about = {}
         if finished(self.workdir, stage.name) is None:
-            about = {"split": split, "fit": self.inputs().survey(self.sources[split], format, together)}
+            about = {"split": split, "fit": self._survey(split, format, together)}
         with contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh):
             result = fit(learner, batches, stage, self.workdir, self.log, self.console, about)
         return dataclasses.replace(result, params=lora.combine(learner.frozen, result.params))
 
-    def place(self, batch: Tree) -> Tree:
-        """A batch on the device, or spread over the mesh's data axes where its leading axis divides."""
-        return place(batch, self.mesh)
+    def division(self, batch: int, field: str) -> Division:
+        """How batches of so many rows are divided among the run's processes; see `Division.of`."""
+        return Division.of(self.mesh, batch, field)
 
-
-def place(batch: Tree, mesh: jax.sharding.Mesh | None) -> Tree:
-    """Arrays on the default device; with a mesh, split over `data` and `fsdp` along their first axis if it divides."""
-    if mesh is None:
-        return jax.device_put(batch)
-    shardings = partitioning.batch_shardings(batch, mesh)
-    if jax.process_count() == 1:
-        return jax.device_put(batch, shardings)
-    # Every process has the whole batch; device_put would first send it around to see that all have the same.
-    return jax.tree.map(lambda x, where: jax.make_array_from_callback(x.shape, where, x.__getitem__), batch, shardings)
+    def _survey(self, split: str, format: str, together: bool) -> dict[str, int]:
+        """`Inputs.survey` of a split, of which each process reads a share."""
+        source, counts = self.sources[split], dict[str, int]()
+        failure: UserError | None = None
+        share = range(jax.process_index(), len(source), jax.process_count())
+        try:
+            counts = self.inputs().survey(source, format, together, share)
+        except UserError as error:
+            failure = error
+        fail_together(failure, f"fit its share of the split {split}", "config.data.prompt_tokens")
+        counts = total(counts)
+        if together and counts["left_out"] == counts["questions"]:
+            what = f"no question of the split {split} fits"
+            raise UserError(what, "config.data.suffix_tokens", "raise it")
+        return counts

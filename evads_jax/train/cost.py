@@ -5,8 +5,7 @@ import time
 from typing import Any
 
 import jax
-import numpy as np
-from jaxtyping import ArrayLike, Int
+from jaxtyping import Int
 
 # JAX reports it for every program that it makes ready, also one that the persistent cache holds.
 _COMPILED = "/jax/core/compile/backend_compile_duration"
@@ -29,13 +28,11 @@ class Clock:
         self.fields[f"seconds_{phase}"], self._began = now - self._began, now
 
 
-def shares(
-    prompt_lengths: Int[ArrayLike, " B"], suffix_lengths: Int[ArrayLike, "B G"], T: int, S: int
-) -> dict[str, float]:
+def shares(prompt_lengths: Int[Any, " B"], suffix_lengths: Int[Any, "B G"], T: int, S: int) -> dict[str, Any]:
     """How much of a batch was padding, and how often its prompts would have been run without sharing.
 
     Args:
-      prompt_lengths: real tokens of the prompts.
+      prompt_lengths: real tokens of the prompts; NumPy, or JAX under `jit`.
       suffix_lengths: real tokens of their suffixes or completions; 0 for an absent one.
       T: the prompts' bucket.
       S: the suffixes' bucket.
@@ -44,12 +41,11 @@ def shares(
       `padding`: the share of the B · (T + G · S) places that hold no token. `prefix_sharing`: prompt tokens that one
       sequence per suffix would run, over those that one prompt per group runs; G where every suffix is there.
     """
-    prompts, suffixes = np.asarray(prompt_lengths, np.int64), np.asarray(suffix_lengths, np.int64)
-    places = prompts.size * T + suffixes.size * S
-    naive = int((prompts * (suffixes > 0).sum(axis=-1)).sum())
+    prompts, places = prompt_lengths.sum(), prompt_lengths.size * T + suffix_lengths.size * S
+    naive = (prompt_lengths * (suffix_lengths > 0).sum(axis=-1)).sum()
     return {
-        "padding": 1.0 - int(prompts.sum() + suffixes.sum()) / places,
-        "prefix_sharing": naive / max(int(prompts.sum()), 1),
+        "padding": 1.0 - (prompts + suffix_lengths.sum()) / places,
+        "prefix_sharing": naive / prompts.clip(1),
     }
 
 

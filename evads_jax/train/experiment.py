@@ -1,7 +1,8 @@
 """The job `experiment`: data → SFT → MG-GRPO → every stage evaluated → tables and report, in one work directory.
 
 Each part goes on where an earlier call stopped: shards and evaluations know what they hold, stages have checkpoints.
-The order of `run.stages` is the order of work; every stage is evaluated as soon as it is trained.
+The order of `run.stages` is the order of work; every stage is evaluated as soon as it is trained. Several processes
+divide the training among them (`train.division`), not the evaluation: each goes through all of it.
 """
 
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ from evads_jax.errors import UserError
 from evads_jax.judge import make_judge
 from evads_jax.models import partitioning
 from evads_jax.models.qwen_vl import QwenVLConfig
-from evads_jax.train import grpo, starting, trainable
+from evads_jax.train import division, grpo, starting, trainable
 from evads_jax.train.checkpoint import finished
 from evads_jax.train.context import Context
 from evads_jax.train.grpo import train_grpo
@@ -71,6 +72,7 @@ def _check(config: ConfigDict) -> None:
         raise UserError("the control lasts as long as mg_grpo", "config.control.steps", "add mg_grpo, or give steps")
     grpo.check(config.rl)
     trainable.check(config)
+    division.check(config)
 
 
 def _context(config: ConfigDict, workdir: Path, run: Opened) -> tuple[Context, Mapping[str, Split]]:
@@ -83,6 +85,7 @@ def _context(config: ConfigDict, workdir: Path, run: Opened) -> tuple[Context, M
             config.data.shards = config.data.shards or str(earlier / "shards")
             config.tokenizer.path = config.tokenizer.path or str(earlier / "tokenizer")
     sources = prepare(config, workdir, run.say)
+    run.log.sync()
     tokenizer = _tokenizer(config, workdir, sources)
     model = QwenVLConfig.from_config(config.model, tokenizer.size)
     partitioning.check_heads(config.mesh.tp, model.heads)
@@ -135,6 +138,7 @@ def _stages(context: Context, splits: Mapping[str, Split], say: Say) -> None:
             summary = evaluate(policy, splits["test"], workdir, stage, judge, config, say)
             r5, name = summary["tasks"]["all"]["R5"], summary["stage"]
             context.log.write_once("evaluation", stage=name, n=summary["n"], R5=r5["mean_valid"])
+            context.log.sync()
             say(f"{name}: R5 {r5['mean_valid']:.3f} on {summary['n']} questions")
 
 

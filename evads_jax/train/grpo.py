@@ -7,6 +7,7 @@ for the whole group. While the judge works, the device computes the log-probabil
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from evads_jax.sampling.rollout import Rollout
 from evads_jax.train import completions, judging, optimizer, state
 from evads_jax.train.context import Context
 from evads_jax.train.cost import Clock, shares
+from evads_jax.train.division import Division
 from evads_jax.train.inputs import PromptsBatch
 from evads_jax.train.microbatch import Split, logprobs, value_and_gradients
 from evads_jax.train.processes import gather
@@ -55,7 +57,7 @@ class GRPOLearner(Learner[PromptsBatch]):
       rewards: judges a rollout.
       sampling: how completions are sampled.
       folder: the run's folder, where completions are kept.
-      place: puts a batch on the devices.
+      division: which prompts of a batch are this process's; default: all.
       frozen: the rest of the policy; None where everything is trained.
     """
 
@@ -70,14 +72,14 @@ class GRPOLearner(Learner[PromptsBatch]):
         rewards: judging.RewardFunction,
         sampling: SamplingConfig,
         folder: Path,
-        place: Callable[[Tree], Tree] = jax.device_put,
+        division: Division | None = None,
         frozen: Tree = None,
     ):
         check(rl)
         self.frozen = frozen
         self._params, self._model, self._rl, self._optimizer = params, model, rl, optimizer
-        self._rewards, self._folder, self._place = rewards, folder, place
-        self._sample = Sampler(model, rl.group, sampling)
+        self._rewards, self._folder, self._division = rewards, folder, division or Division()
+        self._sample = Sampler(model, rl.group, sampling, self._division)
         self._split = Split(rl.micro_groups, rl.micro_samples)
         self._scored = dataclasses.replace(model, logit_chunk=rl.logit_chunk) if rl.logit_chunk else model
         self.update = jax.jit(self._update, donate_argnums=0)
@@ -102,34 +104,48 @@ class GRPOLearner(Learner[PromptsBatch]):
             completions.rewind(self._folder, STAGE, step)
 
     def contents(self, batch: PromptsBatch) -> str:
-        """See `Learner`: the ids of the questions."""
-        return "questions " + ", ".join(example.question.id for example in batch.examples)
+        """See `Learner`: the ids of the questions, of several processes those of this one."""
+        whose = f" (of process {jax.process_index()})" if jax.process_count() > 1 else ""
+        return "questions " + ", ".join(example.question.id for example in batch.examples) + whose
 
     def step(self, before: TrainState, batch: PromptsBatch, key: jax.Array) -> tuple[TrainState, dict[str, Any]]:
         """See `Learner`: one rollout and its updates."""
         rl, clock = self._rl, Clock()
         number = int(before.step) // rl.updates_per_rollout + 1
-        prompt = self._place(batch.prompt)
+        prompt, ids = self._division.place((batch.prompt, batch.ids))
         policy = lora.combine(self.frozen, before.params)
-        drawn, known, resampled = self._draw(policy, prompt, batch, key, clock)
+        drawn, known, resampled = self._draw(policy, prompt, ids, batch.examples, key, clock)
         samples, advantages, judged, weights = self._samples(drawn, known)
         parts = []
         for _ in range(rl.updates_per_rollout):
             before, part = self.update(before, prompt, samples, self.frozen)
             parts.append(part)
-        advantages, on_host = gather(advantages), drawn.on_host
-        if rl.keep_completions_every and (number - 1) % rl.keep_completions_every == 0 and jax.process_index() == 0:
-            kept = advantages.kept & on_host.finished if rl.mask_truncated else advantages.kept
-            rows = judging.rows(number, judged, on_host, batch.examples, advantages.values, kept)
-            completions.write(completions.path_of(self._folder, STAGE, number), rows)
+        advantages, found = gather(advantages), judged.found
+        if rl.keep_completions_every and (number - 1) % rl.keep_completions_every == 0:
+            self._keep(number, judged, batch.examples, advantages)
         values = _combined(gather(parts)) | resampled | gather(weights)
         clock.end("update")
-        values |= judging.metrics(judged, on_host) | _groups(advantages)
-        values |= shares(batch.prompt.lengths, on_host.lengths, batch.prompt.tokens.shape[1], rl.max_new_tokens)
+        values |= judging.metrics(judged) | _groups(advantages)
+        values |= shares(gather(prompt.lengths), found.lengths, batch.prompt.tokens.shape[1], rl.max_new_tokens)
         return before, values | clock.fields
 
+    def _keep(self, number: int, judged: judging.Judged, examples: Sequence[Example], advantages: Advantages) -> None:
+        """Writes the completions of a step: those of all processes, by the first."""
+        kept = advantages.kept & judged.found.finished if self._rl.mask_truncated else advantages.kept
+        places = self._division.numbers if self._division.rows else None
+        own = judging.rows(number, judged, examples, np.asarray(advantages.values), np.asarray(kept), places)
+        rows = itertools.chain.from_iterable(self._division.collect(own))
+        if jax.process_index() == 0:
+            completions.write(completions.path_of(self._folder, STAGE, number), list(rows))
+
     def _draw(
-        self, params: Tree, prompt: PromptBatch, batch: PromptsBatch, key: jax.Array, clock: Clock
+        self,
+        params: Tree,
+        prompt: PromptBatch,
+        ids: jax.Array,
+        examples: Sequence[Example],
+        key: jax.Array,
+        clock: Clock,
     ) -> tuple[Drawn, Known, dict[str, float]]:
         """Samples and judges, and does both again for groups without variance where `resample_flat` says so.
 
@@ -137,21 +153,21 @@ class GRPOLearner(Learner[PromptsBatch]):
         will not be.
         """
         rl = self._rl
-        rollout, on_host = self._sample(params, prompt, batch.ids, key, clock)
-        judge = self._begin_judging(on_host, batch.examples)
+        rollout, on_host = self._sample(params, prompt, ids, key, clock)
+        judge = self._begin_judging(on_host, examples)
         known = None
         if not rl.resample_flat:
             known = jax.block_until_ready(self._known(params, prompt, rollout))
             clock.end("logprobs")
-        drawn = Drawn(rollout, on_host, judge())
+        drawn = Drawn(rollout, judge())
         clock.end("judge")
         if known is not None:
             return drawn, known, {}
         drawn, metrics = resample(
-            drawn, prompt, batch.examples, key, rl.resample_flat,
-            draw=lambda prompt, key: self._sample(params, prompt, batch.ids, key, Clock()),
+            drawn, prompt, examples, key, rl.resample_flat,
+            draw=lambda prompt, key: self._sample(params, prompt, ids, key, Clock()),
             judge=lambda rollout, examples: self._begin_judging(rollout, examples)(),
-            flat=lambda judged: gather(self._advantages(judged).flat), place=self._place,
+            flat=lambda judged: gather(self._advantages(judged).flat), division=self._division,
         )  # fmt: skip
         clock.end("resample")
         known = jax.block_until_ready(self._known(params, prompt, drawn.rollout))
@@ -163,10 +179,10 @@ class GRPOLearner(Learner[PromptsBatch]):
         rl, finish = self._rl, self._rewards.begin(rollout, examples)
         if not rl.overlong_tokens:
             return finish
-        penalty = rl.overlong_weight * overlong(rollout.lengths, rl.max_new_tokens, rl.overlong_tokens)
 
         def penalised() -> judging.Judged:
             judged = finish()
+            penalty = rl.overlong_weight * overlong(judged.found.lengths, rl.max_new_tokens, rl.overlong_tokens)
             return dataclasses.replace(judged, reward=shaped(judged.reward, penalty))
 
         return penalised
@@ -198,7 +214,7 @@ class GRPOLearner(Learner[PromptsBatch]):
         return samples, advantages, judged, metrics
 
     def _advantages(self, judged: judging.Judged) -> Advantages:
-        return self.advantage(*self._place((judged.reward.total, judged.reward.valid)))
+        return self.advantage(*self._division.place_whole((judged.reward.total, judged.reward.valid)))
 
     def _update(
         self, before: TrainState, prompt: PromptBatch, samples: Samples, frozen: Tree = None
@@ -235,9 +251,11 @@ def train_grpo(context: Context, params: Tree) -> Result:
     config, inputs = context.config, context.inputs()
     rl, ids = config.rl, context.tokenizer.ids
     check(rl)
+    division = context.division(rl.batch_prompts, "config.rl.batch_prompts")
+    collate = inputs.prompt_collate(rl.batch_prompts, division.numbers)
     batches = make_loader(
-        context.sources["rl"], inputs.prompt_transform(config.data.format_rl), inputs.prompt_collate(rl.batch_prompts),
-        batch=rl.batch_prompts, unit="question", seed=context.data_seed(STAGE), workers=config.data.workers,
+        context.sources["rl"], inputs.prompt_transform(config.data.format_rl), collate, batch=rl.batch_prompts,
+        unit="question", seed=context.data_seed(STAGE), workers=config.data.workers, rows=division.numbers,
     )  # fmt: skip
     sampling = SamplingConfig(
         max_new_tokens=rl.max_new_tokens, temperature=rl.temperature, top_p=rl.top_p, stop_ids=(ids.im_end,),
@@ -245,10 +263,10 @@ def train_grpo(context: Context, params: Tree) -> Result:
     )  # fmt: skip
     part = context.divide(params, STAGE)
     made = optimizer.make(rl, part.decay_mask, rl.max_steps * rl.updates_per_rollout, part.matrices)
-    judge = make_judge(config.judge, config.run.language, context.workdir)
-    rewards = judging.RewardFunction(judge, context.tokenizer, rl, config.run.language)
+    judge = make_judge(judging.share(config.judge), config.run.language, context.workdir)
+    rewards = judging.RewardFunction(judge, context.tokenizer, rl, config.run.language, division)
     learner = GRPOLearner(
-        part.start, context.model, rl, made, rewards, sampling, context.workdir, context.place, part.frozen
+        part.start, context.model, rl, made, rewards, sampling, context.workdir, division, part.frozen
     )
     stage = context.stage(STAGE, max_steps=rl.max_steps)
     return context.fit(learner, batches, stage, "rl", config.data.format_rl, together=False)

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,10 +22,18 @@ from evads_jax.models.qwen_vl.inputs import Clip, Prompt, PromptBuilder, collate
 
 @dataclasses.dataclass(frozen=True)
 class SFTItem:
-    """A video's prompt and, for each question that fits, its suffix ids and where the completion begins in them."""
+    """A video's prompt and, for each question that fits, its suffix ids and where the completion begins in them.
+
+    A video of which no question fits keeps its place in the batch, so that which videos a batch holds can be told
+    without reading those before it.
+    """
 
     prompt: Prompt
     suffixes: tuple[tuple[list[int], int], ...]
+
+
+# Takes a place in a batch that no video has; the model knows a prompt of length 0 as absent.
+_NOTHING = SFTItem(Prompt(np.zeros(0, np.int32), np.zeros((0, 3), np.int32), 0, (), (), ()), ())
 
 
 @struct.dataclass
@@ -81,17 +89,25 @@ class Inputs:
         self._units = -(-data.max_frames // model.vision.temporal_patch)
         self._patches = (data.frame_size // model.vision.cell) ** 2 * model.vision.merge**2
 
-    def sft_transform(self, group: int) -> Callable[[VideoRecord, int | None], SFTItem | None]:
-        """Record → `SFTItem`; None where none of its questions fits.
+    def sft_transform(self, group: int) -> Callable[[VideoRecord, int | None], SFTItem]:
+        """Record → `SFTItem`.
 
         Args:
           group: G, the most questions that a video may have.
         """
         return functools.partial(self._sft_item, group)
 
-    def sft_collate(self, batch: int, group: int) -> Callable[[Sequence[SFTItem]], SFTBatch]:
-        """Items → `SFTBatch`; a short batch is filled up with videos that have no suffix."""
-        return functools.partial(self._sft_batch, batch, group)
+    def sft_collate(
+        self, batch: int, group: int, rows: Sequence[int] | None = None
+    ) -> Callable[[Sequence[SFTItem]], SFTBatch]:
+        """Items → `SFTBatch`; a short batch is filled up with absent videos.
+
+        Args:
+          batch: items of a batch, of all processes together.
+          group: G, the most questions that a video may have.
+          rows: where the items stand in the batch of all processes; None: these are all.
+        """
+        return functools.partial(self._sft_batch, rows or range(batch), group)
 
     def prompt_transform(self, format: str) -> Callable[[VideoRecord, int | None], PromptItem]:
         """(Record, question) → `PromptItem`.
@@ -101,17 +117,25 @@ class Inputs:
         """
         return functools.partial(self._prompt_item, format)
 
-    def prompt_collate(self, batch: int) -> Callable[[Sequence[PromptItem]], PromptsBatch]:
-        """Items → `PromptsBatch`; a short batch is filled up with copies of the last item."""
-        return functools.partial(self._prompts_batch, batch)
+    def prompt_collate(
+        self, batch: int, rows: Sequence[int] | None = None
+    ) -> Callable[[Sequence[PromptItem]], PromptsBatch]:
+        """Items → `PromptsBatch`; a short batch is filled up with copies of the last item.
 
-    def survey(self, source: Any, format: str, together: bool) -> dict[str, int]:
+        Args:
+          batch: items of a batch, of all processes together.
+          rows: where the items stand in the batch of all processes; None: these are all.
+        """
+        return functools.partial(self._prompts_batch, rows or range(batch))
+
+    def survey(self, source: Any, format: str, together: bool, numbers: Iterable[int] | None = None) -> dict[str, int]:
         """Counts what does not fit, before anything is trained on.
 
         Args:
           source: the records of a split.
           format: the prompt format.
           together: whether the questions of a video share its prompt, and their targets must fit a suffix (SFT).
+          numbers: of the records to look at; None: all.
 
         Returns:
           `questions`, `cut` (questions whose prompt lost event lines), `lines` (event lines lost, per prompt once)
@@ -121,7 +145,7 @@ class Inputs:
           UserError: a prompt does not fit even without events.
         """
         counts = {"questions": 0, "cut": 0, "lines": 0} | ({"left_out": 0} if together else {})
-        for number in range(len(source)):
+        for number in range(len(source)) if numbers is None else numbers:
             record = source[number]
             size = decode_jpeg(record.frames[0]).shape[:2]
             examples = list(record.examples())
@@ -146,7 +170,7 @@ class Inputs:
         ids = asked + chat.encode_completion(self._tokenizer, prompts.target(example.question))
         return (ids, len(asked)) if len(ids) <= self._S else None
 
-    def _sft_item(self, group: int, record: VideoRecord, question: int | None) -> SFTItem | None:
+    def _sft_item(self, group: int, record: VideoRecord, question: int | None) -> SFTItem:
         examples = list(record.examples())
         if len(examples) > group:
             what = f"video {record.video} has {len(examples)} questions, a group holds {group}"
@@ -156,7 +180,7 @@ class Inputs:
         suffixes = [self._suffix(*pair) for pair in zip(fitted, examples, strict=True)]
         kept = tuple(suffix for suffix in suffixes if suffix)
         prompt = self._builder.build(fitted[0], [Clip(frames, record.times)], split=True)
-        return SFTItem(prompt, kept) if kept else None
+        return SFTItem(prompt, kept)
 
     def _prompt_item(self, format: str, record: VideoRecord, question: int | None) -> PromptItem:
         if question is None:
@@ -165,16 +189,21 @@ class Inputs:
         (fitted,), _ = self._fit([example], format, record, frames.shape[1:3])
         return PromptItem(self._builder.build(fitted, [Clip(frames, record.times)], split=False), example)
 
-    def _sft_batch(self, batch: int, group: int, items: Sequence[SFTItem]) -> SFTBatch:
-        filled = [*items, *[dataclasses.replace(items[-1], suffixes=())] * (batch - len(items))]
+    def _sft_batch(self, rows: Sequence[int], group: int, items: Sequence[SFTItem]) -> SFTBatch:
+        filled = [*items, *[_NOTHING] * (len(rows) - len(items))]
         suffixes = collate_suffixes([item.suffixes for item in filled], group, self._S)
-        return SFTBatch(self._collate([item.prompt for item in filled]), suffixes)
+        return SFTBatch(self._collate([item.prompt for item in filled], rows), suffixes)
 
-    def _prompts_batch(self, batch: int, items: Sequence[PromptItem]) -> PromptsBatch:
-        filled = [*items, *[items[-1]] * (batch - len(items))]
+    def _prompts_batch(self, rows: Sequence[int], items: Sequence[PromptItem]) -> PromptsBatch:
+        filled = [*items, *[items[-1]] * (len(rows) - len(items))]
         ids = [zlib.crc32(item.example.question.id.encode()) & 0x7FFFFFFF for item in filled]
-        prompt = self._collate([item.prompt for item in filled])
+        prompt = self._collate([item.prompt for item in filled], rows)
         return PromptsBatch(prompt, np.asarray(ids, np.int32), tuple(item.example for item in items))
 
-    def _collate(self, items: Sequence[Prompt]) -> PromptBatch:
-        return collate_prompts(items, self._T, self._units, self._patches, self._model)
+    def _collate(self, items: Sequence[Prompt], rows: Sequence[int]) -> PromptBatch:
+        made = collate_prompts(items, self._T, self._units, self._patches, self._model)
+        # An index counts the video tokens of the whole batch, of all processes, that stand before its own.
+        before = np.subtract(rows, range(len(rows))) * (self._units * (self._patches // self._model.vision.merge**2))
+        index = np.asarray(made.video_index)
+        shifted: Any = np.where(index >= 0, index + before[:, None], -1).astype(np.int32)
+        return dataclasses.replace(made, video_index=shifted)

@@ -1,7 +1,8 @@
 """From sampled tokens to rewards, on the host: decode, read, ask the judge, add up.
 
 Reading and asking run in a thread, so that the device can work while the judge does. A verdict has the place of the
-completion that it is about, whenever it arrives. Of several processes the first one asks, and tells the others.
+completion that it is about, whenever it arrives. Each of several processes reads and asks about its own prompts; all
+then have the scores of the whole batch, and so the same rewards.
 """
 
 import dataclasses
@@ -12,37 +13,58 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import jax
 import numpy as np
+from jaxtyping import Bool, Float, Int
 from ml_collections import ConfigDict
 
 from evads_jax.data.chat import decode_completion
 from evads_jax.data.prompts import Completion, parse_completion
 from evads_jax.data.records import Example
 from evads_jax.data.tokenizer import Tokenizer
-from evads_jax.errors import UserError
 from evads_jax.judge.verdict import Judge, JudgeRequest, Missing, Verdict
 from evads_jax.rl.reward import Reward, RewardWeights, reward, scores
 from evads_jax.sampling.rollout import Rollout
-from evads_jax.train.processes import from_first
+from evads_jax.train.division import Division
+from evads_jax.train.processes import fail_together
 
 T = TypeVar("T")
 
 
-@dataclasses.dataclass(frozen=True)
-class Judged:
-    """The completions of B prompts, G each, read and judged; lists run over prompts, then samples.
+class Found(NamedTuple):
+    """What was found out about the completions of a whole batch, NumPy [B, G].
 
     Attributes:
-      texts: as sampled.
+      answer: scores of the answers; NaN where the verdict is missing.
+      trace: scores of the reasoning traces, likewise.
+      well_formed: whether a completion keeps to its form.
+      lengths: tokens of a completion.
+      finished: whether it ended by itself.
+    """
+
+    answer: Float[np.ndarray, "B G"]
+    trace: Float[np.ndarray, "B G"]
+    well_formed: Bool[np.ndarray, "B G"]
+    lengths: Int[np.ndarray, "B G"]
+    finished: Bool[np.ndarray, "B G"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """The completions of B prompts, G each, read and judged.
+
+    Attributes:
+      texts: as sampled. This list and the next three run over this process's prompts, then samples.
       completions: as understood.
       answers: verdicts on the answers.
       traces: verdicts on the reasoning traces.
-      reward: the rewards, NumPy [B, G].
+      found: what is known of all B prompts, on every process.
+      reward: their rewards, NumPy [B, G].
     """
 
     texts: list[str]
     completions: list[Completion]
     answers: list[Verdict | Missing]
     traces: list[Verdict | Missing]
+    found: Found
     reward: Reward
 
 
@@ -63,10 +85,14 @@ class RewardFunction:
       tokenizer: decodes.
       rl: the config section: `reward` (the grain) and the weights.
       language: of the judge's prompts.
+      division: which prompts are this process's; default: all.
     """
 
-    def __init__(self, judge: Judge, tokenizer: Tokenizer, rl: ConfigDict, language: str):
+    def __init__(
+        self, judge: Judge, tokenizer: Tokenizer, rl: ConfigDict, language: str, division: Division | None = None
+    ):
         self._judge, self._tokenizer, self._language = judge, tokenizer, language
+        self._division = division or Division()
         self._grain = rl.reward
         self._weights = RewardWeights(answer=rl.answer_weight, trace=rl.trace_weight, format=rl.format_weight)
 
@@ -74,8 +100,11 @@ class RewardFunction:
         """Reads and judges a rollout on the host.
 
         Args:
-          rollout: the samples of B prompts.
+          rollout: the samples of this process's prompts.
           examples: what each prompt asks; None where a prompt is absent, of whose samples nothing is asked.
+
+        Raises:
+          UserError: the judge of another process had to stop; its line is told.
         """
         return self.begin(rollout, examples)()
 
@@ -84,18 +113,17 @@ class RewardFunction:
 
         Only one may be under way at a time. With several processes, all must wait at the same points.
         """
-        asks = jax.process_index() == 0
+        asked = self._division.spoken_for(examples)
 
         def work() -> tuple[_Read, list[Verdict | Missing]]:
-            read = self._read(rollout, examples)
-            return read, self._judge.judge(read.requests) if asks else []
+            read = self._read(rollout, asked)
+            return read, self._judge.judge(read.requests) if read.requests else []
 
         future = _in_thread(work)
 
         def finish() -> Judged:
-            B, G = rollout.tokens.shape[:2]
-            read, verdicts = future.result() if jax.process_count() == 1 else _shared(future, 2 * B * G)
-            return self._judged(read, verdicts, (B, G))
+            fail_together(future.exception(), "have its completions judged", "config.judge")
+            return self._judged(*future.result(), rollout)
 
         return finish
 
@@ -114,19 +142,20 @@ class RewardFunction:
                     read.requests.append(self._request(example, getattr(completion, aspect), aspect))
         return read
 
-    def _judged(self, read: _Read, verdicts: Sequence[Verdict | Missing], shape: tuple[int, int]) -> Judged:
-        found, number = dict(zip(read.places, verdicts, strict=True)), range(len(read.texts))
-        answers = [found.get(("answer", i), Missing("not asked")) for i in number]
+    def _judged(self, read: _Read, verdicts: Sequence[Verdict | Missing], rollout: Rollout) -> Judged:
+        heard, number = dict(zip(read.places, verdicts, strict=True)), range(len(read.texts))
+        answers = [heard.get(("answer", i), Missing("not asked")) for i in number]
         # Where a trace could not be asked about, the answer's verdict takes its share of the reward.
-        traces = [found.get(("trace", i), answers[i]) for i in number]
-        answer_scores, answer_valid = scores(answers)
-        trace_scores, trace_valid = scores(traces)
-        parts = reward(
-            answer_scores, trace_scores, np.array([c.well_formed for c in read.completions]),
-            answer_valid & trace_valid, self._weights, self._grain,
-        )  # fmt: skip
-        parts = jax.tree.map(lambda x: np.asarray(x).reshape(shape), parts)
-        return Judged(read.texts, read.completions, answers, traces, parts)
+        traces = [heard.get(("trace", i), answers[i]) for i in number]
+        shape = np.shape(rollout.lengths)
+        well_formed = np.array([c.well_formed for c in read.completions])
+        columns = (scores(answers)[0], scores(traces)[0], well_formed, rollout.lengths, rollout.finished)
+        own = np.stack([np.reshape(column, shape) for column in columns], axis=-1, dtype=np.float32)
+        answer, trace, *rest = np.moveaxis(self._division.whole(own), -1, 0)
+        found = Found(answer, trace, rest[0] > 0, rest[1].astype(np.int32), rest[2] > 0)
+        valid = ~np.isnan(answer) & ~np.isnan(trace)
+        parts = jax.tree.map(np.asarray, reward(answer, trace, found.well_formed, valid, self._weights, self._grain))
+        return Judged(read.texts, read.completions, answers, traces, found, parts)
 
     def _request(self, example: Example, candidate: str, aspect: Literal["answer", "trace"]) -> JudgeRequest:
         question = example.question
@@ -137,49 +166,63 @@ class RewardFunction:
         )  # fmt: skip
 
 
-def metrics(judged: Judged, rollout: Rollout) -> dict[str, float]:
-    """Reward, its parts (means over valid rewards), well-formed share, missing verdicts, lengths.
+def metrics(judged: Judged) -> dict[str, float]:
+    """Reward, its parts (means over valid rewards), well-formed share, missing verdicts, lengths, of the whole batch.
 
     `reward_shaping` only where something was added to the judged parts.
     """
-    valid = np.asarray(judged.reward.valid)
-    missing = [isinstance(v, Missing) for v in (*judged.answers, *judged.traces)]
+    valid, found = np.asarray(judged.reward.valid), judged.found
 
-    def mean(values: Any) -> float:
-        return float(np.mean(values, where=valid, dtype=np.float64)) if valid.any() else float("nan")
+    def mean(values: Any, where: np.ndarray) -> float:
+        return float(np.mean(values, where=where, dtype=np.float64)) if where.any() else float("nan")
 
     total = np.asarray(judged.reward.total)[valid]
-    shaping = {} if judged.reward.shaping is None else {"reward_shaping": mean(judged.reward.shaping)}
+    shaping = {} if judged.reward.shaping is None else {"reward_shaping": mean(judged.reward.shaping, valid)}
     return shaping | {
-        "reward": mean(judged.reward.total),
+        "reward": mean(judged.reward.total, valid),
         "reward_std": float(np.std(total, dtype=np.float64, ddof=1)) if total.size > 1 else float("nan"),
-        "reward_answer": mean(judged.reward.answer),
-        "reward_trace": mean(judged.reward.trace),
-        "reward_format": mean(judged.reward.format),
-        "answer_score": _mean_score(judged.answers),
-        "trace_score": _mean_score(judged.traces),
-        "well_formed": float(np.mean([c.well_formed for c in judged.completions])),
-        "missing_verdicts": float(sum(missing)),
-        "completion_tokens": float(np.mean(np.asarray(rollout.lengths), dtype=np.float64)),
-        "truncated": float(np.mean(~np.asarray(rollout.finished))),
+        "reward_answer": mean(judged.reward.answer, valid),
+        "reward_trace": mean(judged.reward.trace, valid),
+        "reward_format": mean(judged.reward.format, valid),
+        "answer_score": mean(found.answer, ~np.isnan(found.answer)),
+        "trace_score": mean(found.trace, ~np.isnan(found.trace)),
+        "well_formed": float(np.mean(found.well_formed)),
+        "missing_verdicts": float(np.isnan(found.answer).sum() + np.isnan(found.trace).sum()),
+        "completion_tokens": float(np.mean(found.lengths, dtype=np.float64)),
+        "truncated": float(np.mean(~found.finished)),
     }
 
 
 def rows(
-    step: int, judged: Judged, rollout: Rollout, examples: Sequence[Example], advantages: np.ndarray, kept: np.ndarray
-) -> list[dict[str, Any]]:
-    """The rows of `completions.SCHEMA`."""
-    lengths, finished, G = np.asarray(rollout.lengths), np.asarray(rollout.finished), rollout.tokens.shape[1]
-    parts, result = judged.reward, []
+    step: int,
+    judged: Judged,
+    examples: Sequence[Example],
+    advantages: np.ndarray,
+    kept: np.ndarray,
+    places: Sequence[int] | None = None,
+) -> list[list[dict[str, Any]]]:
+    """The rows of `completions.SCHEMA` of this process's prompts, a list for each.
+
+    Args:
+      step: the step.
+      judged: its completions.
+      examples: what this process's prompts ask.
+      advantages: of the whole batch, [B, G].
+      kept: whether a completion entered the loss, of the whole batch.
+      places: the prompts' places in the batch; None: these are all.
+    """
+    found, parts, G = judged.found, judged.reward, advantages.shape[1]
+    result: list[list[dict[str, Any]]] = [[] for _ in examples]
     for i, (text, completion) in enumerate(zip(judged.texts, judged.completions, strict=True)):
-        b, g = divmod(i, G)
-        question, valid = examples[b].question, bool(parts.valid[b, g])
-        result.append(
+        own, g = divmod(i, G)
+        example, b = examples[own], own if places is None else places[own]
+        question, valid = example.question, bool(parts.valid[b, g])
+        result[own].append(
             {
-                "step": step, "prompt_id": question.id, "video": examples[b].video, "task": question.task, "sample": g,
+                "step": step, "prompt_id": question.id, "video": example.video, "task": question.task, "sample": g,
                 "question": question.question, "reference": question.answer, "text": text,
                 "trace": completion.trace, "answer": completion.answer, "well_formed": completion.well_formed,
-                "tokens": int(lengths[b, g]), "finished": bool(finished[b, g]),
+                "tokens": int(found.lengths[b, g]), "finished": bool(found.finished[b, g]),
                 "answer_score": _score(judged.answers[i]), "answer_reason": judged.answers[i].reason,
                 "trace_score": _score(judged.traces[i]), "trace_reason": judged.traces[i].reason,
                 "reward": float(parts.total[b, g]) if valid else None,
@@ -191,6 +234,23 @@ def rows(
             }
         )  # fmt: skip
     return result
+
+
+def share(section: ConfigDict) -> ConfigDict:
+    """The config of this process's judge: each of several processes may ask and spend its part of what the run may.
+
+    Args:
+      section: `config.judge`.
+    """
+    count, part = jax.process_count(), section.copy_and_resolve_references()
+    if count > 1:
+        with part.ignore_type():
+            for name in ("requests_per_minute", "tokens_per_minute", "max_cost"):
+                if part.get(name):  # 0 and None are no limit
+                    part[name] = part[name] / count
+            if part.get("concurrency"):
+                part.concurrency = max(part.concurrency // count, 1)
+    return part
 
 
 def _in_thread(work: Callable[[], T]) -> Future[T]:
@@ -207,27 +267,5 @@ def _in_thread(work: Callable[[], T]) -> Future[T]:
     return future
 
 
-def _shared(future: Future[tuple[_Read, list[Verdict | Missing]]], most: int) -> tuple[_Read, list[Verdict | Missing]]:
-    """What process 0 heard, on every process: scores without their reasons. `most`: the most verdicts there can be."""
-    heard, failure = np.full(1 + most, np.nan, np.float32), future.exception()
-    if failure is None:
-        read, verdicts = future.result()
-        heard[0], heard[1 : 1 + len(verdicts)] = len(verdicts), scores(verdicts)[0]
-    heard = from_first(heard)
-    if failure is not None:
-        raise failure
-    if np.isnan(heard[0]):
-        raise UserError("process 0 could not have the completions judged", "config.judge", "see what it says")
-    if jax.process_index() == 0:
-        return read, verdicts
-    told = heard[1 : 1 + int(heard[0])].tolist()
-    return read, [Missing("see process 0") if np.isnan(score) else Verdict(score) for score in told]
-
-
 def _score(verdict: Verdict | Missing) -> float | None:
     return verdict.score if isinstance(verdict, Verdict) else None
-
-
-def _mean_score(verdicts: Sequence[Verdict | Missing]) -> float:
-    values = [v.score for v in verdicts if isinstance(v, Verdict)]
-    return float(np.mean(values)) if values else float("nan")

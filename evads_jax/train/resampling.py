@@ -18,10 +18,8 @@ from jaxtyping import Bool
 from evads_jax.data.records import Example
 from evads_jax.models.qwen_vl import PromptBatch
 from evads_jax.sampling.rollout import Rollout
+from evads_jax.train.division import Division
 from evads_jax.train.judging import Judged
-from evads_jax.train.processes import gather
-
-Tree = Any
 
 # Keys of later rounds are folded with numbers that no prompt has: those are below 2³¹.
 _FIRST_ROUND = 1 << 31
@@ -32,12 +30,10 @@ class Drawn(NamedTuple):
 
     Attributes:
       rollout: on the device.
-      on_host: the same on the host.
       judged: texts, verdicts and rewards.
     """
 
     rollout: Rollout
-    on_host: Rollout
     judged: Judged
 
 
@@ -51,7 +47,7 @@ def resample(
     draw: Callable[[PromptBatch, jax.Array], tuple[Rollout, Rollout]],
     judge: Callable[[Rollout, Sequence[Example | None]], Judged],
     flat: Callable[[Judged], Bool[np.ndarray, " B"]],
-    place: Callable[[Tree], Tree],
+    division: Division,
 ) -> tuple[Drawn, dict[str, float]]:
     """Samples flat groups again until none is flat or the rounds are used up.
 
@@ -61,13 +57,13 @@ def resample(
     Args:
       drawn: the first rollout.
       prompt: its prompts, on the device.
-      examples: what they ask.
+      examples: what this process's part of them asks.
       key: the rollout's key.
       rounds: the most rounds.
       draw: samples prompts with a key; gives the rollout on the device and on the host.
       judge: reads and judges a rollout on the host; prompts without an example are absent.
-      flat: the groups whose valid rewards are all equal.
-      place: puts an array on the devices.
+      flat: the groups whose valid rewards are all equal, of the whole batch, the same on every process.
+      division: which prompts are this process's.
 
     Returns:
       The rollout with the groups in it that were last sampled, and the metric `resampled_groups`: how often a group
@@ -79,13 +75,13 @@ def resample(
         if not again.any():
             break
         sampled += int(again.sum())
-        mask = place(again)
+        mask = division.place_whole(again)
         some = dataclasses.replace(prompt, lengths=_masked(prompt.lengths, mask))
         rollout, on_host = draw(some, jax.random.fold_in(key, _FIRST_ROUND + number))
-        judged = judge(on_host, [example if flat else None for example, flat in zip(examples, again, strict=True)])
-        rollout = _where(mask, rollout, drawn.rollout)
-        drawn = Drawn(rollout, gather(rollout), _replaced(drawn.judged, judged, again))
-    return drawn, {"resampled_groups": sampled / len(examples)}
+        own = again[division.mine]
+        judged = judge(on_host, [example if flat else None for example, flat in zip(examples, own, strict=True)])
+        drawn = Drawn(_where(mask, rollout, drawn.rollout), _replaced(drawn.judged, judged, again, own))
+    return drawn, {"resampled_groups": sampled / len(drawn.judged.reward.valid)}
 
 
 @jax.jit
@@ -98,9 +94,9 @@ def _where(mask: jax.Array, new: Rollout, old: Rollout) -> Rollout:
     return jax.tree.map(lambda a, b: jnp.where(mask.reshape(-1, *[1] * (a.ndim - 1)), a, b), new, old)
 
 
-def _replaced(before: Judged, new: Judged, again: Bool[np.ndarray, " B"]) -> Judged:
-    """`before` with the groups `again` of `new`."""
-    mask = np.repeat(again, before.reward.valid.shape[1])
+def _replaced(before: Judged, new: Judged, again: Bool[np.ndarray, " B"], own: Bool[np.ndarray, " b"]) -> Judged:
+    """`before` with the groups `again` of `new`; `own` are those of this process."""
+    mask = np.repeat(own, before.reward.valid.shape[1])
 
     def lists(old: list[Any], other: list[Any]) -> list[Any]:
         return [b if here else a for a, b, here in zip(old, other, mask, strict=True)]
@@ -109,5 +105,6 @@ def _replaced(before: Judged, new: Judged, again: Bool[np.ndarray, " B"]) -> Jud
         return np.where(again[:, None], other, old)
 
     names = ("texts", "completions", "answers", "traces")
-    fields = {name: lists(getattr(before, name), getattr(new, name)) for name in names}
-    return dataclasses.replace(before, **fields, reward=jax.tree.map(arrays, before.reward, new.reward))
+    fields: dict[str, Any] = {name: lists(getattr(before, name), getattr(new, name)) for name in names}
+    whole = {name: jax.tree.map(arrays, getattr(before, name), getattr(new, name)) for name in ("found", "reward")}
+    return dataclasses.replace(before, **fields, **whole)

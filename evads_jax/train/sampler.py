@@ -12,6 +12,7 @@ from evads_jax.models.qwen_vl.scoring import run_prompts
 from evads_jax.sampling.config import SamplingConfig
 from evads_jax.sampling.rollout import Rollout, continue_prompts
 from evads_jax.train.cost import Clock
+from evads_jax.train.division import Division
 from evads_jax.train.processes import gather
 
 _decode = jax.jit(continue_prompts, static_argnames=("config", "G", "sampling"))
@@ -24,10 +25,12 @@ class Sampler:
       model: the model's sizes.
       group: G, samples per prompt.
       sampling: how tokens are chosen.
+      division: which prompts are this process's; default: all.
     """
 
-    def __init__(self, model: QwenVLConfig, group: int, sampling: SamplingConfig):
+    def __init__(self, model: QwenVLConfig, group: int, sampling: SamplingConfig, division: Division | None = None):
         self._model, self._group, self._sampling = model, group, sampling
+        self._division = division or Division()
 
     def __call__(
         self, params: Params, prompt: PromptBatch, ids: Int[ArrayLike, " B"], key: jax.Array, clock: Clock
@@ -37,21 +40,21 @@ class Sampler:
         Args:
           params: the policy.
           prompt: the prompts, on the device.
-          ids: a number per prompt, that is its own.
+          ids: a number per prompt, that is its own; of all prompts.
           key: PRNG key of this rollout.
           clock: told of the phases `prefill` and `decode`, of both as `rollout`, and of the tokens sampled a second.
 
         Returns:
-          The rollout on the device, and the same on the host.
+          The rollout on the device, and this process's part of it on the host.
         """
         prefix = jax.block_until_ready(_prefill(params, self._model, prompt))
         clock.end("prefill")
         rollout = _decode(params, self._model, prefix, ids, self._group, self._sampling, key)
-        on_host = gather(rollout)
+        on_host, lengths = self._division.fetch(rollout), gather(rollout.lengths)
         clock.end("decode")
         told = clock.fields
         told["seconds_rollout"] = told["seconds_prefill"] + told["seconds_decode"]
-        told["sampled_tokens_per_second"] = float(on_host.lengths.sum()) / told["seconds_decode"]
+        told["sampled_tokens_per_second"] = float(lengths.sum()) / told["seconds_decode"]
         return rollout, on_host
 
 

@@ -34,7 +34,7 @@ class SFTLearner(Learner[SFTBatch]):
       model: the model's sizes.
       optimizer: from `optimizer.make`.
       validation: makes an iterator over the validation batches; None: no validation.
-      place: puts a batch on the devices.
+      place: puts a batch, or this process's rows of it, on the devices.
       frozen: the rest of the policy; None where everything is trained.
     """
 
@@ -60,16 +60,14 @@ class SFTLearner(Learner[SFTBatch]):
 
     def step(self, before: TrainState, batch: SFTBatch, key: jax.Array) -> tuple[TrainState, dict[str, Any]]:
         """See `Learner`; nothing is random here but the order of the data."""
-        after, metrics = self.update(before, self._place(batch), self.frozen)
-        prompt, suffix = batch.prompt, batch.suffix
-        held = shares(prompt.lengths, suffix.lengths, prompt.tokens.shape[1], suffix.tokens.shape[2])
-        return after, metrics | held
+        return self.update(before, self._place(batch), self.frozen)
 
     def validate(self, now: TrainState) -> dict[str, Any]:
         """The loss over all completion tokens of the validation videos, and how many there are."""
         if self._validation is None:
             return {}
-        total, tokens = jnp.zeros(()), jnp.zeros(())
+        total: Any = 0.0
+        tokens: Any = 0.0
         for batch in self._validation():
             one, count = self.sums(now.params, self._place(batch), self.frozen)
             total, tokens = total + one, tokens + count
@@ -89,7 +87,10 @@ class SFTLearner(Learner[SFTBatch]):
         (loss, tokens), gradients = jax.value_and_grad(mean_loss, has_aux=True)(before.params)
         after, metrics = state.apply_gradients(before, self._optimizer.transformation, loss, gradients)
         rate = self._optimizer.schedule(before.step)
-        return after, {"loss": loss, "learning_rate": rate, "tokens": tokens, **metrics}
+        prompt, suffix = batch.prompt, batch.suffix
+        # Here, and not on the host, which has only its own rows of the batch.
+        held = shares(prompt.lengths, suffix.lengths, prompt.tokens.shape[1], suffix.tokens.shape[2])
+        return after, {"loss": loss, "learning_rate": rate, "tokens": tokens, **metrics, **held}
 
 
 def train_sft(context: Context, params: Tree) -> Result:
@@ -124,18 +125,19 @@ def train_control(context: Context, params: Tree, *, steps: int, split: str = "s
 def _train(context: Context, params: Tree, stage: Stage, steps: int, split: str) -> Result:
     config, inputs = context.config, context.inputs()
     sft = config.sft
+    division = context.division(sft.batch_videos, "config.sft.batch_videos")
     transform = inputs.sft_transform(sft.questions_per_video)
-    collate = inputs.sft_collate(sft.batch_videos, sft.questions_per_video)
+    collate = inputs.sft_collate(sft.batch_videos, sft.questions_per_video, division.numbers)
 
     def loader(split: str, training: bool) -> Any:
         return make_loader(
             context.sources[split], transform, collate, batch=sft.batch_videos, unit="video",
             seed=context.data_seed(stage.name), shuffle=training, epochs=None if training else 1,
-            workers=config.data.workers if training else 0, drop_remainder=training,
+            workers=config.data.workers if training else 0, rows=division.numbers, drop_remainder=training,
         )  # fmt: skip
 
     part = context.divide(params, stage.name)
     made = optimizer.make(sft, part.decay_mask, steps, part.matrices)
     validation = functools.partial(loader, "validation", False)
-    learner = SFTLearner(part.start, context.model, made, validation, context.place, part.frozen)
+    learner = SFTLearner(part.start, context.model, made, validation, division.place, part.frozen)
     return context.fit(learner, loader(split, True), stage, split, config.data.format_sft, together=True)

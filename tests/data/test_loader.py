@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evads_jax.data import shards
@@ -27,10 +27,6 @@ def source(tmp_path_factory):
 
 def name(video: VideoRecord, question: int | None) -> str:
     return video.video if question is None else video.questions[question].id
-
-
-def without_threes(video: VideoRecord, question: int | None) -> str | None:
-    return None if "3" in video.video else name(video, question)
 
 
 def loader(source, transform=name, **options):
@@ -63,42 +59,49 @@ def test_batches_have_one_size_and_the_remainder_is_dropped(source):
     assert len(list(loader(source, epochs=1))) == VIDEOS // 4
 
 
-def test_what_the_transform_leaves_out_leaves_no_gap(source):
-    names = [x for batch in loader(source, without_threes, epochs=1, drop_remainder=False) for x in batch]
-    assert sorted(names) == sorted(str(i) for i in range(VIDEOS) if "3" not in str(i))
-
-
 @given(before=st.integers(0, 12), unit=st.sampled_from(["video", "question"]))
 def test_a_restored_iterator_goes_on_exactly_where_the_saved_one_did(source, before, unit):
-    running = loader(source, without_threes, unit=unit)
+    running = loader(source, unit=unit)
     list(itertools.islice(running, before))
     state = running.get_state()
     expected = list(itertools.islice(running, 6))
-    fresh = loader(source, without_threes, unit=unit)
+    fresh = loader(source, unit=unit)
     next(fresh)
     fresh.set_state(state)
     assert list(itertools.islice(fresh, 6)) == expected
 
 
-def test_processes_share_an_epoch_between_them(source):
-    parts = [
-        [x for b in loader(source, epochs=1, process_index=i, process_count=3, drop_remainder=False) for x in b]
-        for i in range(3)
-    ]
-    assert sorted(x for part in parts for x in part) == sorted(str(i) for i in range(VIDEOS))
-    assert {len(part) for part in parts} == {4, 5}
+@pytest.mark.parametrize("rows", [[[0, 1], [2, 3]], [[0, 2], [1, 3]], [[3], [0, 1, 2]]])
+@pytest.mark.parametrize("drop_remainder", [True, False])
+def test_the_rows_of_all_processes_are_the_batches_of_one(source, rows, drop_remainder):
+    options = {"epochs": 1, "seed": 3, "drop_remainder": drop_remainder}  # 13 videos: the last batch is of one
+    whole = list(loader(source, **options))
+    parts = [list(loader(source, rows=part, **options)) for part in rows]
+    assert [len(part) for part in parts] == [len(whole)] * 2
+    for batch, *read in zip(whole, *parts, strict=True):
+        at = {row: name for part, names in zip(rows, read, strict=True) for row, name in zip(part, names, strict=False)}
+        assert [at[row] for row in sorted(at)] == batch
+
+
+@settings(max_examples=10)
+@given(before=st.integers(0, 7), rows=st.lists(st.integers(0, 3), unique=True, min_size=1))
+def test_a_place_is_that_of_any_number_of_processes(source, before, rows):
+    first, one, part = loader(source, rows=rows), loader(source), loader(source, rows=[3, 0])
+    list(itertools.islice(first, before))
+    for other in (one, part):
+        other.set_state(first.get_state())
+    for _ in range(3):
+        whole = next(one)
+        assert next(part) == [whole[3], whole[0]]
 
 
 @pytest.mark.timeout(120)
-def test_worker_processes_restore_exactly_too(source):
-    running = loader(source, workers=1, batch=2)
-    first = [next(running) for _ in range(3)]
-    state = running.get_state()
-    expected = [next(running) for _ in range(3)]
-    fresh = loader(source, workers=1, batch=2)
-    fresh.set_state(state)
-    assert [next(fresh) for _ in range(3)] == expected
-    assert first == [batch for batch, _ in zip(loader(source, batch=2), range(3), strict=False)]
+def test_worker_processes_give_the_same_batches_from_the_same_place(source):
+    plain, running = loader(source, batch=2), loader(source, workers=2, batch=2)
+    next(plain)
+    running.set_state(plain.get_state())
+    assert [next(running) for _ in range(3)] == [next(plain) for _ in range(3)]
+    assert running.get_state() == plain.get_state()
 
 
 def test_what_a_transform_draws_differs_between_epochs_and_is_the_same_after_a_restart(source):
@@ -117,3 +120,5 @@ def test_what_a_transform_draws_differs_between_epochs_and_is_the_same_after_a_r
     again = batches()
     again.set_state(state)
     assert first + list(itertools.islice(again, 5)) == everything
+    part = loader(source, draw, seed=5, epochs=3, random=True, rows=[2])
+    assert [batch[0] for batch in part] == [batch[2] for batch in everything]

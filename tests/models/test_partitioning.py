@@ -1,3 +1,5 @@
+import json
+
 import jax
 import pytest
 from jax.sharding import PartitionSpec
@@ -51,6 +53,35 @@ def test_a_name_without_a_rule_is_an_error():
 def test_a_mesh_larger_than_the_machine_is_refused():
     with pytest.raises(UserError, match="needs 4096 devices"):
         partitioning.make_mesh(data=4096)
+
+
+ROWS = """
+import json, numpy as np, jax
+from evads_jax.models import partitioning
+
+hosts = {"halves": lambda d: d.id // 4, "pairs": lambda d: d.id // 2, "interleaved": lambda d: d.id % 2}
+told = {}
+for sizes in ((1, 8, 1), (2, 2, 2), (2, 1, 4), (1, 4, 1)):
+    mesh = partitioning.make_mesh(*sizes)
+    placed = jax.device_put(np.arange(16), partitioning.batch_sharding(mesh))
+    for name, host in hosts.items():
+        held = {}
+        for shard in placed.addressable_shards:
+            held.setdefault(host(shard.device), set()).update(np.asarray(shard.data).tolist())
+        rows = {p: r.tolist() for p, r in partitioning.rows_by_process(16, mesh, host).items()}
+        assert rows == {p: sorted(r) for p, r in held.items()}, (sizes, name, rows)
+        told[f"{sizes} {name}"] = rows
+print(json.dumps(told))
+"""
+
+
+def test_a_process_reads_the_rows_that_its_devices_hold(on_eight_devices):
+    told = json.loads(on_eight_devices("-c", ROWS))
+    first, last = list(range(8)), list(range(8, 16))
+    assert told["(1, 8, 1) halves"] == {"0": first, "1": last}
+    assert told["(1, 8, 1) interleaved"]["0"] == [0, 1, 4, 5, 8, 9, 12, 13]  # not neighbours
+    assert told["(2, 1, 4) pairs"] == {"0": first, "1": first, "2": last, "3": last}  # tp crosses processes
+    assert told["(1, 4, 1) halves"] == {"0": first + last}  # the other process has no device of the mesh
 
 
 def test_scores_have_the_same_gradient_on_one_device_and_on_eight(on_eight_devices):

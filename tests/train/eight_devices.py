@@ -22,7 +22,7 @@ from evads_jax.models.qwen_vl import PromptBatch, SuffixBatch, VideoInputs, Visi
 from evads_jax.sampling.config import SamplingConfig
 from evads_jax.sampling.rollout import sample
 from evads_jax.train import grpo, state
-from evads_jax.train.context import place
+from evads_jax.train.division import place
 from evads_jax.train.optimizer import Optimizer
 
 MESHES = {"fsdp8": (1, 8, 1), "tp4_fsdp2": (1, 2, 4), "data2_fsdp4": (2, 4, 1)}

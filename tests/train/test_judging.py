@@ -123,7 +123,7 @@ def test_without_clues_the_answer_takes_the_share_of_the_trace(tokenizer):
 
 
 def test_metrics_are_means_over_what_was_heard(judged):
-    values = judging.metrics(judged[0], judged[1])
+    values = judging.metrics(judged[0])
     assert values["reward"] == pytest.approx((2.0 + 1.0 + 0.8) / 3)
     assert values["answer_score"] == pytest.approx(0.75)  # all four answers were heard
     assert values["trace_score"] == pytest.approx(1 / 3)
@@ -131,8 +131,8 @@ def test_metrics_are_means_over_what_was_heard(judged):
 
 
 def test_a_kept_completion_tells_what_was_said_and_what_it_was_worth(judged, tmp_path):
-    made, rollout, _, example = judged
-    rows = judging.rows(7, made, rollout, [example], np.array([[1, -1, 0.5, 0]]), np.array([[True] * 3 + [False]]))
+    made, _, _, example = judged
+    (rows,) = judging.rows(7, made, [example], np.array([[1, -1, 0.5, 0]]), np.array([[True] * 3 + [False]]))
     path = completions.path_of(tmp_path, "mg_grpo", 7)
     completions.write(path, rows)
     first, *_, last = completions.read(tmp_path, "mg_grpo", 7)

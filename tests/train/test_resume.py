@@ -174,13 +174,13 @@ def by_two(tmp_path_factory, server):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("moment", [moment.replace("judging:22", "judging:9") for moment in MOMENTS])
 def test_two_processes_killed_in_any_phase_end_like_two_that_were_not(tmp_path, by_two, server, moment):
     assert -signal.SIGKILL in end(start(tmp_path, server, "--kill", moment, processes=2)), said(tmp_path)
     before, paid = calls(server), verdicts(tmp_path)
     again(tmp_path, server, processes=2)
     assert_equal(tmp_path, by_two)
-    assert calls(server) - before == len(verdicts(by_two) - paid)  # one process asks for both
+    assert calls(server) - before == len(verdicts(by_two) - paid)  # each asks about its own
 
 
 @pytest.mark.slow

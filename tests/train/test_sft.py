@@ -80,7 +80,8 @@ def test_what_is_asked_and_what_is_padded_does_not_enter_the_loss(learner, made)
 
 def test_a_short_validation_batch_counts_its_videos_once(learner, made):
     params = learner.initial().params
-    whole = [learner.sums(params, batch(made, [0, 1, 2, 3])), learner.sums(params, batch(made, [4, 5]))]
+    parts = ([0, 1, 2, 3], [4, 5], [])  # of the last batch some process may have no video
+    whole = [learner.sums(params, batch(made, numbers)) for numbers in parts]
     apart = [learner.sums(params, batch(made, [i])) for i in range(6)]
     np.testing.assert_allclose(sum(w[0] for w in whole), sum(a[0] for a in apart), rtol=1e-5)
     assert sum(w[1] for w in whole) == sum(a[1] for a in apart)
@@ -125,10 +126,18 @@ def test_what_does_not_fit_is_left_out_and_counted(tmp_path):
     inputs, plain = context(tmp_path, small).inputs(), context(tmp_path).inputs()
     records = [record(0), record(1)]
     assert inputs.survey(records, "rl_released", together=True)["left_out"] == 4
-    assert inputs.sft_transform(2)(record(0), None) is None
+    assert inputs.sft_transform(2)(record(0), None).suffixes == ()  # its place in the batch stays its own
     assert plain.survey(records, "rl_released", together=True) == {
         "questions": 4, "cut": 0, "lines": 0, "left_out": 0
     }  # fmt: skip
+
+
+def test_a_split_of_which_no_question_fits_is_refused(tmp_path):
+    def small(config):
+        config.data.suffix_tokens = 8
+
+    with pytest.raises(UserError, match=r"no question of the split sft fits \[config\.data\.suffix_tokens\]"):
+        train("sft", tmp_path, small)
 
 
 def test_a_prompt_in_sft_is_the_prompt_that_is_sampled_from(made):
