@@ -161,6 +161,8 @@ def check(config: ConfigDict) -> None:
     Raises:
       UserError: see `Division.of`.
     """
+    if jax.process_count() == 1:
+        return
     mesh, stages = partitioning.mesh_of(config.mesh), set(config.run.stages)
     if stages & {"sft", "control"}:
         Division.of(mesh, config.sft.batch_videos, "config.sft.batch_videos")

@@ -87,11 +87,11 @@ def test_the_result_of_a_finished_stage_is_found_again(trained):
     jax.tree.map(np.testing.assert_array_equal, found, result.params)
 
 
-def test_grpo_starts_at_the_sft_result_with_a_divergence_of_exactly_0(trained, tmp_path):
+def test_grpo_starts_at_the_sft_result_without_divergence(trained, tmp_path):
     made, _, result = trained
     part, after, metrics = grpo_step(made, result.params, tmp_path)
     assert part.frozen is result.params
-    assert metrics["kl"] == 0.0
+    assert 0 <= metrics["kl"] < 1e-12  # k3 of what two compilations round differently
     assert metrics["logprob_gap_max"] < 1e-5  # the sampler takes adapters as the loss does
     assert metrics["grad_norm"] > 0
     assert names(after.params) == names(part.start)
