@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from evads_jax import whole
 from evads_jax.errors import UserError
 from evads_jax.workdir import environment
 
@@ -49,10 +50,7 @@ class Record:
             print(f"{name} …", flush=True)
             self.found[name] = measure()
             if self._path is not None:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                temporary = self._path.with_name(self._path.name + ".partial")
-                temporary.write_text(json.dumps({"about": self.about, "found": self.found}, indent=2) + "\n", "utf-8")
-                temporary.replace(self._path)
+                whole.write(self._path, json.dumps({"about": self.about, "found": self.found}, indent=2) + "\n")
         return self.found[name]
 
     def described(self, command: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 from ml_collections import config_dict
 
+from evads_jax import whole
 from evads_jax.errors import UserError
 
 # May differ on resume: they decide how long, how often, on which devices or what is looked at, never what was already
@@ -100,10 +101,7 @@ def claim(workdir: Path, config: config_dict.ConfigDict) -> None:
                 "use the config it was made with, or another --workdir",
             )
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(mine, indent=2, ensure_ascii=False) + "\n")
-        temporary.replace(path)
+        whole.write(path, json.dumps(mine, indent=2, ensure_ascii=False) + "\n")
     except OSError as error:
         raise UserError(f"cannot write the work directory: {error.strerror}", str(workdir)) from error
 

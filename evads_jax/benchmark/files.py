@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from evads_jax import whole
 from evads_jax.data.records import Example, Records
 from evads_jax.errors import UserError
 
@@ -215,11 +216,8 @@ def write(path: Path, content: str | bytes) -> None:
     Raises:
       UserError: the file cannot be written.
     """
-    temporary = path.with_name(path.name + ".tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        temporary.replace(path)
+        whole.write(path, content)
     except OSError as error:
         raise UserError(f"cannot write: {error.strerror}", str(path), "make room and start again") from error
 

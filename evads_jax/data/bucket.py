@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from evads_jax import storage
+from evads_jax import storage, whole
 from evads_jax.data.manifest import Manifest, manifest_of, problem, read_manifest
 from evads_jax.errors import UserError
 
@@ -89,9 +89,7 @@ def _fetch(store: storage.Store, url: str, folder: Path, split: str, text: bytes
             arrived.replace(folder / shard.name)
     for name, content in (("recipe.json", store.get(f"{split}/recipe.json")), (_MANIFEST, text)):
         if content is not None:
-            temporary = folder / f".{name}.tmp"
-            temporary.write_bytes(content)
-            temporary.replace(folder / name)
+            whole.write(folder / name, content)
 
 
 def _read(text: bytes, where: str) -> Manifest:

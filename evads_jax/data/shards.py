@@ -28,6 +28,7 @@ from typing import Any, Generic
 
 from array_record.python import array_record_module
 
+from evads_jax import whole
 from evads_jax.data import bucket
 from evads_jax.data.manifest import (
     Broken,
@@ -184,30 +185,27 @@ def make_shard(make: Maker, items: Iterable[int], folder: Path, number: int, pac
       UserError: it could not be written whole.
     """
     name = f"shard-{number:05d}.array_record"
-    temporary = folder / f".{name}.{os.getpid()}.tmp"
     digests, questions, broken = [], [], []
     try:
-        with _writing(temporary) as append:
-            for item in items:
-                record = make(item)
-                if isinstance(record, Broken):
-                    broken.append(record)
-                    continue
-                data = packing.pack(record)
-                append(data)
-                digests.append(hashlib.sha256(data).digest())
-                questions.append(packing.units(record))
-        _compare(temporary, digests)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        shard = Shard(name, temporary.stat().st_size, sha256(temporary), tuple(questions), tuple(broken))
-        temporary.replace(folder / name)
+        with whole.replacing(folder / name) as temporary:
+            with _writing(temporary) as append:
+                for item in items:
+                    record = make(item)
+                    if isinstance(record, Broken):
+                        broken.append(record)
+                        continue
+                    data = packing.pack(record)
+                    append(data)
+                    digests.append(hashlib.sha256(data).digest())
+                    questions.append(packing.units(record))
+            _compare(temporary, digests)
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            shard = Shard(name, temporary.stat().st_size, sha256(temporary), tuple(questions), tuple(broken))
         write_json(folder / f"shard-{number:05d}.json", dataclasses.asdict(shard))
         return shard
     except OSError as error:
         raise _disk_error(error, folder / name) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import sentencepiece
 import tokenizers
 
+from evads_jax import whole
 from evads_jax.data.prompts import TAGS
 from evads_jax.errors import UserError
 
@@ -139,7 +140,7 @@ class SentencePieceTokenizer(_Base):
 
     def save(self, folder: str | Path) -> None:
         """See `Tokenizer.save`."""
-        _write(Path(folder) / "tokenizer.model", self._model)
+        whole.write(Path(folder) / "tokenizer.model", self._model)
 
 
 class HuggingFaceTokenizer(_Base):
@@ -180,7 +181,7 @@ class HuggingFaceTokenizer(_Base):
 
     def save(self, folder: str | Path) -> None:
         """See `Tokenizer.save`."""
-        _write(Path(folder) / "tokenizer.json", self._text.encode())
+        whole.write(Path(folder) / "tokenizer.json", self._text.encode())
 
 
 def train_sentencepiece(
@@ -288,11 +289,3 @@ def _without_rare(texts: list[str], most: int) -> list[str]:
     rare = sorted(counts, key=lambda c: (-counts[c], c))[most:]
     cut = dict.fromkeys(map(ord, rare), "\0")
     return [part for text in texts for part in text.translate(cut).split("\0") if part]
-
-
-def _write(file: Path, content: bytes) -> None:
-    """Writes a file that is either whole or absent."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(file.name + ".partial")
-    temporary.write_bytes(content)
-    temporary.replace(file)

@@ -23,6 +23,7 @@ import safetensors
 import safetensors.numpy
 from jaxtyping import Float
 
+from evads_jax import whole
 from evads_jax.data import chat
 from evads_jax.data.prompts import PromptText, fit
 from evads_jax.data.tokenizer import Tokenizer, load_tokenizer
@@ -178,8 +179,8 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(folder)
     flat = {name: np.ascontiguousarray(value) for name, value in _flatten(params).items()}
-    safetensors.numpy.save_file(flat, folder / (PARAMS + ".partial"))
-    (folder / (PARAMS + ".partial")).replace(folder / PARAMS)
+    with whole.replacing(folder / PARAMS) as temporary:
+        safetensors.numpy.save_file(flat, temporary)
     description = {"model": dataclasses.asdict(model), "tokenizer": tokenizer_kind, **about}
     (folder / DESCRIPTION).write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n")
 

@@ -19,6 +19,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
+from evads_jax import whole
 from evads_jax.errors import UserError
 from evads_jax.storage.parts import Log, log_of
 from evads_jax.storage.store import Object, Store, md5
@@ -114,7 +115,7 @@ class Mirror:
             what = f"this folder is not empty and no mirror of {self.url}"
             raise UserError(what, str(self.folder), "set EVADS_LOCAL to another folder")
         marked = {"url": self.url, "folder": uuid.uuid4().hex}
-        _replace(path, json.dumps(marked).encode())
+        whole.write(path, json.dumps(marked).encode())
         return marked["folder"]
 
     def _fetch_logs(self, objects: Iterable[str]) -> dict[str, Log]:
@@ -126,7 +127,7 @@ class Mirror:
         for name, log in logs.items():
             path, content = self.folder / name, log.read()
             if not path.is_file() or path.read_bytes() != content:
-                _replace(path, content)
+                whole.write(path, content)
             self._held[name] = _state(path) or ()
         return logs
 
@@ -136,15 +137,10 @@ class Mirror:
             self._held[name] = ()  # what was paid for here since the last push stays, and goes up with the next
             return
         if not path.is_file() or about.md5 is None or about.md5 != md5(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = _temporary(path)
-            try:
+            with whole.replacing(path) as temporary:
                 self.store.get_file(name, temporary)
                 for ending in _UNFINISHED:  # what belonged to the file that is replaced
                     path.with_name(path.name + ending).unlink(missing_ok=True)
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
         self._held[name] = _state(path) or ()
 
     def _files(self) -> Iterator[tuple[str, Path]]:
@@ -202,18 +198,6 @@ def _state(path: Path) -> Signature | None:
         with contextlib.suppress(FileNotFoundError):
             stats.append(path.with_name(path.name + "-wal").stat())
     return tuple(number for stat in stats for number in (stat.st_ino, stat.st_size, stat.st_mtime_ns))
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Writes a file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
-    temporary.write_bytes(content)
-    temporary.replace(path)
 
 
 def _snapshot(path: Path, to: Path) -> Path:

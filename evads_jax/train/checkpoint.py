@@ -25,7 +25,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from evads_jax import storage
+from evads_jax import storage, whole
 from evads_jax.errors import UserError
 from evads_jax.train.state import TrainState
 
@@ -190,12 +190,10 @@ class Checkpoints:
                 except _failures(path) as error:
                     raise _unwritten(path, error) from error
                 return
-            temporary = path.with_suffix(".tmp")
-            with temporary.open("w") as file:
+            with whole.replacing(path) as temporary, temporary.open("w") as file:
                 json.dump(record, file, indent=2)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(path)
 
     def close(self) -> None:
         """Waits for the background and frees its threads.

@@ -3,7 +3,6 @@
 A row is one completion: what was asked, what was said, what the judge found, what it was worth.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from evads_jax import whole
 from evads_jax.errors import UserError
 
 FOLDER = "completions"
@@ -56,13 +56,10 @@ def write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     Raises:
       UserError: the disk is full or the folder cannot be written.
     """
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(list(rows), SCHEMA), temporary)
-        temporary.replace(path)
+        with whole.replacing(path) as temporary:
+            pq.write_table(pa.Table.from_pylist(list(rows), SCHEMA), temporary)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise UserError(f"cannot write completions: {error.strerror or error}", str(path), "make room") from error
 
 

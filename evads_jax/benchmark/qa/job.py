@@ -10,6 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from evads_jax import whole
 from evads_jax import workdir as run_folder
 from evads_jax.benchmark.qa import checks, subjects
 from evads_jax.benchmark.qa.checks import Limits
@@ -182,9 +183,7 @@ def _example(subject: Subject, candidate: Candidate) -> Example:
 
 
 def _lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    temporary = path.with_suffix(".partial")
-    temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    temporary.replace(path)
+    whole.write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def _show(subject: Subject, texts: Any, limits: Limits, log: Callable[[str], None] = print) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from evads_jax import whole
 from evads_jax.benchmark.qa.draft import Candidate, candidate_from_json, to_json
 from evads_jax.benchmark.qa.prompting import Call, without_images
 from evads_jax.benchmark.qa.writers import Written
@@ -109,16 +110,13 @@ class Record:
     def save(self, video: str, stage: str, state: State) -> None:
         """Keeps a video's state after a stage."""
         path = self._path(video, stage)
-        path.parent.mkdir(exist_ok=True)
         fields = {
             "video": video,
             "candidates": [to_json(candidate) for candidate in state.candidates],
             "ranking": state.ranking,
             "malformed": state.malformed,
         }
-        temporary = path.with_suffix(".partial")
-        temporary.write_text(json.dumps(fields, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        whole.write(path, json.dumps(fields, ensure_ascii=False, indent=1) + "\n")
 
     def _path(self, video: str, stage: str) -> Path:
         digest = hashlib.sha256(video.encode("utf-8", "surrogatepass")).hexdigest()[:8]

@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from evads_jax import whole
 from evads_jax.data.annotations import grammar
 from evads_jax.data.annotations.grammar import Malformed
 from evads_jax.data.records import TASKS, Event, Example, Question
@@ -373,9 +374,8 @@ def _write(
             raise UserError(f"the {kind} schema cannot hold this example ({error})", where) from error
         if changed:
             raise UserError(f"the {kind} schema cannot hold this example's {changed}", where)
-    temporary = path.with_name(path.name + ".partial")
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMAS[kind]), temporary)
-    temporary.replace(path)
+    with whole.replacing(path) as temporary:
+        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMAS[kind]), temporary)
 
 
 def _changed(example: Example, again: Example, kind: str) -> str:

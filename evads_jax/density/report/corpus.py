@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from evads_jax import whole
 from evads_jax.density.measurement import METRICS, Measurement
 from evads_jax.density.statistics import compare, histogram, summarise
 from evads_jax.errors import UserError
@@ -78,7 +79,5 @@ def comparison(
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON by renaming."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    """Writes JSON, whole or not at all."""
+    whole.write(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")

@@ -15,6 +15,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
+from evads_jax import whole
 from evads_jax.errors import UserError
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -144,14 +145,12 @@ def write_file(file: File, array: Callable[[Tensor], np.ndarray], writes: bool =
         for tensor in file.tensors:
             array(tensor)
         return
-    temporary = file.path.with_name(file.path.name + ".partial")
     try:
-        with temporary.open("wb") as out:
+        with whole.replacing(file.path) as temporary, temporary.open("wb") as out:
             out.write(_LENGTH.pack(len(file.header)) + file.header)
             for tensor in file.tensors:
                 values = np.ascontiguousarray(array(tensor), DTYPES[tensor.dtype])
                 out.write(values.reshape(-1).view(np.uint8).data)
-        temporary.replace(file.path)
     except OSError as error:
         raise UserError(f"cannot write: {error.strerror}", str(file.path), "make room and start again") from error
 
