@@ -16,7 +16,8 @@ def bucket(server, tmp_path, monkeypatch):
     """An empty bucket, and a machine that has seen nothing of it yet."""
     server.clear()
     monkeypatch.setenv("EVADS_LOCAL", str(tmp_path / "machine"))
-    return server
+    yield server
+    server.clear()  # a server that a test has let die is no good for what a module's fixtures do before the next test
 
 
 @pytest.fixture
