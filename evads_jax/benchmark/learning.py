@@ -8,6 +8,7 @@ Three tables, all averages over the seeds of the runs (formula: `benchmark.stati
    template: blanked answers that score above their own shuffling know their video from something else than its pixels.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,6 +36,37 @@ def learning(folders: Sequence[Path]) -> list[Table]:
     Raises:
       UserError: two runs have the same seed, or runs differ in protocol, judge or stages.
     """
+    read = _read(folders)
+    return [table for table in (_stages(*read), _differences(*read), _pixels(*read)) if table.rows]
+
+
+def learning_summary(folders: Sequence[Path]) -> list[Table]:
+    """What a first page has room for: the stages and their differences over all tasks, and the table of the pixels.
+
+    Raises:
+      UserError: as `learning`.
+    """
+    runs, names, label, ids = _read(folders)
+    rows: list[tuple[Cell | str, ...]] = []
+    pairs = [pair for pair in _DIFFERENCES if set(pair) <= set(names)]
+    shown = [name for name in names if name == CHANCE or name in STAGES]
+    for a, b in [*((name, None) for name in shown), *pairs]:
+        scores = average(paired(runs, a, b, score_columns("R5", [ALL]))).intervals()
+        facts = average(paired(runs, a, b, fact_columns)).intervals()
+        title = f"{_title(a)} − {b}" if b else _title(a)
+        rows.append((title, *(dataclasses.replace(Cell.of(i, b is not None), n=None) for i in (*scores, *facts))))
+    columns = ("", "R5", "facts right", "facts wrong")
+    asked = ", ".join(str(run.evaluations[names[0]].summary["n"]) for run in runs)
+    notes = (
+        f"Questions, by seed: {asked}. [low, high]: 95 % interval, clustered by video. Differences are paired.",
+        ids,
+    )
+    short = Table("learning_summary", f"What the stages learned, {label}", columns, tuple(rows), notes)
+    return [short, *(table for table in (_pixels(runs, names, label, ids),) if table.rows)]
+
+
+def _read(folders: Sequence[Path]) -> tuple[list[Run], list[str], str, str]:
+    """The runs by seed, the names of their evaluations, and what to call them in a title and a note."""
     runs = sorted((Run.read(folder) for folder in folders), key=lambda run: run.seed)
     check_comparable(runs, same_split=False)
     seeds = [run.seed for run in runs]
@@ -45,9 +77,11 @@ def learning(folders: Sequence[Path]) -> list[Table]:
         if others := sorted(run.evaluations.keys() ^ set(names)):
             raise UserError(f"only some runs have {', '.join(others)}", str(run.folder), "evaluate them alike")
     label = f"{len(runs)} seed{'s' * (len(runs) > 1)}: {', '.join(map(str, seeds))}"
-    ids = "Runs: " + ", ".join(run.id for run in runs) + "."
-    tables = [_stages(runs, names, label, ids), _differences(runs, names, label, ids), _pixels(runs, names, label, ids)]
-    return [table for table in tables if table.rows]
+    return runs, names, label, "Runs: " + ", ".join(run.id for run in runs) + "."
+
+
+def _title(name: str) -> str:
+    return "best constant answer" if name == CHANCE else name
 
 
 def _tasks(runs: Sequence[Run]) -> list[str]:
@@ -66,7 +100,7 @@ def _stages(runs: Sequence[Run], names: Sequence[str], label: str, ids: str) -> 
         distinct = [run.evaluations[name].summary["answers"][ALL]["distinct"] for run in runs]
         rows.append(
             (
-                "best constant answer" if name == CHANCE else name,
+                _title(name),
                 *map(Cell.of, (*scores, *facts, words)),
                 ", ".join(map(str, distinct)),
             )

@@ -6,7 +6,7 @@
 - `differences`: each evaluation minus the first, paired by question.
 - `reward_ablation`: the reward grains strict, R3, R5 and MG, each over its seeds (`benchmark.ablation`).
 - `data_scale`: numbers of training videos, each over its seeds (`benchmark.ablation`).
-- `learning`: what the stages learned, over seeds (`benchmark.learning`).
+- `learning`: what the stages learned, over seeds (`benchmark.learning`); `learning_summary`: the same in short.
 - `flor`: few-shot accuracies by norm and target, over seeds (`benchmark.fewshot.tables`).
 
 The table `density` is a job of its own (`train.density_table`). A published figure would stand in a row of its own,
@@ -28,7 +28,7 @@ from evads_jax.benchmark.ablation import data_scale, reward_ablation
 from evads_jax.benchmark.compare import INTERVAL_NOTE, SHORT, Run, check_comparable, figures, score_columns
 from evads_jax.benchmark.fewshot.tables import flor
 from evads_jax.benchmark.files import CHANCE, Evaluation, load
-from evads_jax.benchmark.learning import learning
+from evads_jax.benchmark.learning import learning, learning_summary
 from evads_jax.benchmark.score import ALL, METRICS
 from evads_jax.benchmark.table import Cell, Table, write_tables
 from evads_jax.data.records import DIMENSIONS
@@ -186,6 +186,7 @@ TABLES = {
     "reward_ablation": reward_ablation,
     "data_scale": data_scale,
     "learning": learning,
+    "learning_summary": learning_summary,
     "flor": flor,
 }
 _MAIN_ROWS = ("base", "sft", "control", "mg_grpo")

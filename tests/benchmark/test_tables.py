@@ -92,6 +92,22 @@ def test_learning_finds_a_real_difference_and_none_where_there_is_none(make_run)
     assert pixels.rows[0][1].low > pixels.rows[2][1].high
 
 
+def test_the_summary_of_learning_says_what_the_full_tables_say(make_run):
+    shares = {"base": 0.0, "sft": 0.4, "mg_grpo": 0.9}
+    runs = [make_run(f"s{s}", seed=s, shares=shares, videos=range(18 * s, 18 * s + 18)) for s in range(2)]
+    short, pixels = learning.learning_summary(runs)
+    full_tables = learning.learning(runs)
+    assert pixels == full_tables[2]
+    stages, differences = map(by_stage, full_tables[:2])
+    rows = by_stage(short)
+    assert list(rows) == ["best constant answer", "base", "sft", "mg_grpo", "mg_grpo − sft"]
+    for name, row in rows.items():
+        full = (stages | differences)[name]
+        for column, there in (("R5", "R5 all"), ("facts right", "facts right"), ("facts wrong", "facts wrong")):
+            assert dataclasses.replace(full[there], n=None) == row[column]
+    assert any("90, 90" in note for note in short.notes)
+
+
 def test_equal_stages_differ_by_exactly_nothing(make_run):
     run = make_run(shares={"sft": 0.5, "mg_grpo": 0.5})
     differences = learning.learning([run])[1]
