@@ -3,8 +3,9 @@
     python -m evads_jax.main --config=configs/study.py --workdir=runs/study
 
 For each seed: fresh ads, base, SFT, MG-GRPO, the control (SFT continued for as long as MG-GRPO took), each evaluated on
-the same test videos; the table `learning`. Then, for each seed, GRPO again from its SFT result under the other reward
-grains; the table `reward_ablation`. Both are in W/tables. A killed study goes on where it stopped.
+the same test videos; the table `learning`, and in short `learning_summary`. Then, for each seed, GRPO again from its
+SFT result under the other reward grains; the table `reward_ablation`. All are in W/tables. A killed study goes on where
+it stopped.
 
 About two hours on two cores. Two seeds side by side, each on a core of its own, take less time than one after the other
 on both: `config.only` names the runs of one process, and the call above, last, writes the tables.

@@ -2,21 +2,21 @@
 
 W/seed<s>/mg         base, sft, mg_grpo, control
 W/seed<s>/<grain>    mg_grpo under another reward grain, from the SFT result of W/seed<s>/mg
-W/tables             learning, reward_ablation
+W/tables             learning, learning_summary, reward_ablation
 
 `config.only` names some of these runs: several processes, or machines with one disk, share a study, and a call without
 it writes the tables.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from evads_jax import workdir as run_folder
 from evads_jax.benchmark import tables
-from evads_jax.benchmark.table import Table, write_tables
+from evads_jax.benchmark.table import write_tables
 from evads_jax.errors import UserError
 from evads_jax.train import experiment
 
@@ -44,10 +44,11 @@ def run(config: ConfigDict, workdir: Path) -> None:
         raise UserError(f"the study has no run {unknown[0]!r}", "config.only", f"of {known}")
     _runs(whole, workdir, config.only)
     if not config.only:
-        _write(workdir, "learning", tables.learning([workdir / name for name in whole]))
+        for table in ("learning", "learning_summary"):
+            _write(workdir, table, whole)
     _runs(ablated, workdir, config.only)
     if ablated and not config.only:
-        _write(workdir, "reward_ablation", tables.reward_ablation([workdir / name for name in (*whole, *ablated)]))
+        _write(workdir, "reward_ablation", (*whole, *ablated))
 
 
 def _runs(experiments: dict[str, ConfigDict], workdir: Path, only: Sequence[str]) -> None:
@@ -56,8 +57,8 @@ def _runs(experiments: dict[str, ConfigDict], workdir: Path, only: Sequence[str]
             experiment.run(config, workdir / name)
 
 
-def _write(workdir: Path, name: str, made: list[Table]) -> None:
-    write_tables(workdir / "tables", name, made)
+def _write(workdir: Path, name: str, runs: Iterable[str]) -> None:
+    write_tables(workdir / "tables", name, tables.TABLES[name]([workdir / run for run in runs]))
     print((workdir / "tables" / f"{name}.md").read_text(encoding="utf-8"))
 
 

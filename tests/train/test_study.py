@@ -12,8 +12,12 @@ def ran(monkeypatch):
     """What the study asks of others: (run's folder, its config) of each experiment, and the names of its tables."""
     runs, written = {}, {}
     monkeypatch.setattr(study.experiment, "run", lambda config, folder: runs.update({folder: config}))
-    for name in ("learning", "reward_ablation"):
-        monkeypatch.setattr(study.tables, name, lambda folders, name=name: written.update({name: folders}) or [])
+
+    def keeps(name):
+        return lambda folders: written.update({name: folders}) or []
+
+    for name in ("learning", "learning_summary", "reward_ablation"):
+        monkeypatch.setitem(study.tables.TABLES, name, keeps(name))
     return runs, written
 
 
@@ -38,6 +42,7 @@ def test_every_seed_has_its_whole_run_and_its_other_rewards_from_the_same_sft_re
         assert made.run.stages == ("mg_grpo",)
     assert written == {
         "learning": [tmp_path / name for name in whole],
+        "learning_summary": [tmp_path / name for name in whole],
         "reward_ablation": [tmp_path / name for name in names],
     }
 
@@ -52,7 +57,7 @@ def test_processes_that_name_their_runs_do_these_and_leave_the_tables_to_a_call_
     assert not written
     config.only = ()
     study.run(config, tmp_path)
-    assert set(written) == {"learning", "reward_ablation"}
+    assert set(written) == {"learning", "learning_summary", "reward_ablation"}
 
 
 def test_a_run_that_the_study_does_not_have_is_told_with_those_it_has(ran, config, tmp_path):
