@@ -51,7 +51,7 @@ def visual_densities(
     Returns:
         One result a video, in order. A video with a non-finite feature has no value, and names the frames.
     """
-    bad = [tuple(np.flatnonzero(~np.isfinite(x).all(axis=1)).tolist()) for x in features]
+    bad = [_not_finite(x) for x in features]
     usable = [i for i, rows in enumerate(bad) if not rows and len(features[i])]
     results = {
         i: VisualDensity(None, "nan_features" if bad[i] else "no_frames", bad_frames=bad[i])
@@ -189,6 +189,13 @@ def _per_second(start: np.ndarray, end: np.ndarray, frame: np.ndarray, duration:
         for value in (frame, np.ones(len(frame)))
     )
     return np.divide(total, shown, out=np.full(len(total), np.nan), where=shown > 1e-6)
+
+
+def _not_finite(features: np.ndarray) -> tuple[int, ...]:
+    """Indices of the rows with a value that is not finite; looks at a block at a time, as all work on features does."""
+    blocks = (features[first : first + BLOCK_ROWS] for first in range(0, len(features), BLOCK_ROWS))
+    bad = [~np.isfinite(block).all(axis=1) for block in blocks]
+    return tuple(np.flatnonzero(np.concatenate(bad)).tolist()) if bad else ()
 
 
 def _bucket(count: int, least: int) -> int:
