@@ -54,7 +54,11 @@ def make_features(settings: FeatureSettings) -> FrameFeatures | None:
 
 
 class DINOv3Features:
-    """DINOv3 features in batches of one shape, split over all devices of the process."""
+    """DINOv3 features in batches of few shapes, split over all devices of the process.
+
+    What is left of a video after its full batches is padded to a multiple of a quarter of one: most short videos have
+    fewer frames than a batch holds, and a frame that pads costs as much as one that shows something.
+    """
 
     def __init__(self, params: Params, config: DINOv3Config, settings: FeatureSettings, metric: str):
         if settings.image_size % config.patch:
@@ -66,20 +70,23 @@ class DINOv3Features:
         self._side, self._pool, self._config = settings.image_size, settings.pool, config
         devices = jax.local_device_count()
         mesh = jax.make_mesh((devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-        self._batch = -(-settings.batch // devices) * devices
+        self._step = _up_to(devices, -(-settings.batch // 4))
+        self._batch = _up_to(self._step, settings.batch)
         self._split = jax.NamedSharding(mesh, jax.P("data"))
         self._params = jax.device_put(params, jax.NamedSharding(mesh, jax.P()))
 
     def __call__(self, frames: Sequence[np.ndarray]) -> np.ndarray:
         """See `FrameFeatures`; frames are squeezed to a square, as DINOv3's own preprocessing does."""
-        found = []
+        found = [np.zeros((0, self._config.width), np.float32)]
         for first in range(0, len(frames), self._batch):
-            images = np.zeros((self._batch, self._side, self._side, 3), np.uint8)
-            for i, frame in enumerate(frames[first : first + self._batch]):
+            taken = frames[first : first + self._batch]
+            images = np.zeros((_up_to(self._step, len(taken)), self._side, self._side, 3), np.uint8)
+            for i, frame in enumerate(taken):
                 images[i] = resized(frame, self._side)
             images = jax.device_put(images, self._split)
-            found.append(np.asarray(image_features(self._params, self._config, images, pool=self._pool)))
-        return np.concatenate(found)[: len(frames)] if found else np.zeros((0, self._config.width), np.float32)
+            features = image_features(self._params, self._config, images, pool=self._pool)
+            found.append(np.asarray(features)[: len(taken)])
+        return np.concatenate(found)
 
 
 class BlockFeatures:
@@ -111,6 +118,11 @@ def resized(frame: np.ndarray, side: int) -> np.ndarray:
     if frame.shape[:2] == (side, side):
         return frame
     return np.asarray(Image.fromarray(frame).resize((side, side), Image.Resampling.BILINEAR))
+
+
+def _up_to(step: int, count: int) -> int:
+    """The next multiple of `step`."""
+    return -(-count // step) * step
 
 
 @partial(jax.jit, static_argnums=0)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from density.films import scene
+from evads_jax.density.extract import features as extractors
 from evads_jax.density.extract.features import BlockFeatures, make_features
 from evads_jax.density.settings import FeatureSettings
 from evads_jax.errors import UserError
@@ -35,6 +36,22 @@ def test_batches_give_what_single_images_give(pool):
     alone = np.concatenate([image_features(params, config, f[None], pool=pool) for f in frames])
     assert found == pytest.approx(alone, rel=1e-5, abs=1e-5)
     assert make_features(settings)([]).shape == (0, 32)
+
+
+def test_a_short_video_pays_for_its_frames_and_not_for_a_whole_batch(monkeypatch):
+    shapes = []
+
+    def seen(params, config, images, pool):
+        shapes.append(len(images))
+        return np.zeros((len(images), config.width), np.float32)
+
+    monkeypatch.setattr(extractors, "image_features", seen)
+    made = make_features(FeatureSettings(model=str(GOLDEN), image_size=32, batch=16))
+    for frames in range(1, 40):
+        shapes.clear()
+        assert made([scene(0)] * frames).shape == (frames, 32)
+        assert set(shapes) <= {4, 8, 12, 16}, "each shape is a compilation"
+        assert sum(shapes) - frames < 4
 
 
 def test_an_image_side_that_the_patch_does_not_divide_is_one_line():
