@@ -2,7 +2,8 @@
 
 import dataclasses
 import os
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -81,7 +82,7 @@ def from_annotations(path: str | Path, max_bad_share: float = 0.02) -> Corpus:
 
 
 def from_videos(folder: str | Path) -> Corpus:
-    """All video files below a folder, by name; a folder below it that cannot be read is a note.
+    """All video files below a folder, by name; a folder below it that is a link or cannot be read is a note.
 
     Raises:
         UserError: no such folder, it cannot be listed, or it holds no video.
@@ -94,12 +95,16 @@ def from_videos(folder: str | Path) -> Corpus:
     except OSError as error:
         raise UserError(f"cannot read the folder of videos: {error.strerror}", str(folder)) from error
     unread: list[OSError] = []
-    found = (Path(home, name) for home, _, names in os.walk(folder, onerror=unread.append) for name in names)
-    paths = sorted(path for path in found if path.suffix.lower() in VIDEO_SUFFIXES)
-    notes = tuple(f"folder that cannot be read, left out: {_text(str(e.filename))} ({e.strerror})" for e in unread)
+    paths, linked = list[Path](), list[Path]()
+    for home, folders, names in os.walk(folder, onerror=unread.append):
+        paths += [path for name in names if (path := Path(home, name)).suffix.lower() in VIDEO_SUFFIXES]
+        linked += [path for name in folders if (path := Path(home, name)).is_symlink()]
+    notes = [f"folder that cannot be read, left out: {_text(str(e.filename))} ({e.strerror})" for e in unread]
+    notes += [f"folder that is a link, not entered: {_text(str(path))}" for path in sorted(linked)]
     if not paths:
         raise UserError("no videos", str(folder), "; ".join(notes) or "looked for " + ", ".join(VIDEO_SUFFIXES))
-    return Corpus(tuple(Item(_text(str(p.relative_to(folder))), path=str(p), stamp=stamp_of(p)) for p in paths), notes)
+    items = (Item(_text(str(p.relative_to(folder))), path=str(p), stamp=stamp_of(p)) for p in sorted(paths))
+    return Corpus(tuple(items), tuple(notes))
 
 
 def from_shards(folder: str | Path, split: str | None = None) -> Corpus:
@@ -131,9 +136,16 @@ def from_shards(folder: str | Path, split: str | None = None) -> Corpus:
 
 
 def with_annotations(corpus: Corpus, annotated: Corpus) -> Corpus:
-    """Gives videos the category, duration and events of annotations for the same file name (without suffix)."""
+    """Gives videos the category, duration and events of annotations for the same file name (without suffix).
+
+    Raises:
+        UserError: no annotation matches a video.
+    """
     by_stem = {Path(item.name).stem: item for item in annotated.items}
     matched = {stem for item in corpus.items if (stem := Path(item.name).stem) in by_stem}
+    if not matched:
+        listed = ", ".join(sorted(by_stem)[:5])
+        raise UserError("no annotation matches a video", "config.annotations", f"they are of videos named {listed}")
     items = [
         dataclasses.replace(item, category=known.category, duration=known.duration, events=known.events)
         if (known := by_stem.get(Path(item.name).stem))
@@ -141,21 +153,30 @@ def with_annotations(corpus: Corpus, annotated: Corpus) -> Corpus:
         for item in corpus.items
     ]
     lost = sorted(by_stem.keys() - matched)
-    notes = [f"annotation that matches no video: {stem}" for stem in lost]
+    notes = [f"annotation that matches no video: {stem}" for stem in lost] + _shared(corpus, matched, "annotation")
     return Corpus(tuple(items), (*corpus.notes, *annotated.notes, *notes))
 
 
 def with_transcripts(corpus: Corpus, folder: str | Path, suffixes: Iterable[str]) -> Corpus:
-    """Gives each video the transcript of the same name (without suffix); a transcript without a video is a note.
+    """Gives each video the transcript of the same name (without suffix).
+
+    A transcript without a video is a note, and so is a second one of a video, which is left out.
 
     Raises:
-        UserError: no such folder, or no transcript in it matches a video.
+        UserError: no such folder, it cannot be listed, or no transcript in it matches a video.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError("no such folder of transcripts", str(folder), "set --config.transcripts to one")
     known = tuple(suffixes)
-    files = {_text(p.stem): p for p in sorted(folder.iterdir()) if p.suffix.lower() in known}
+    try:
+        found = sorted(path for path in folder.iterdir() if path.suffix.lower() in known)
+    except OSError as error:
+        raise UserError(f"cannot read the folder of transcripts: {error.strerror}", str(folder)) from error
+    files, second = dict[str, Path](), list[str]()
+    for path in found:
+        if files.setdefault(_text(path.stem), path) != path:
+            second.append(_text(path.name))
     stems = {Path(item.name).stem for item in corpus.items}
     lost = [_text(p.name) for stem, p in files.items() if stem not in stems]
     if len(lost) == len(files):
@@ -167,7 +188,17 @@ def with_transcripts(corpus: Corpus, folder: str | Path, suffixes: Iterable[str]
         else item
         for item in corpus.items
     )
-    return Corpus(items, (*corpus.notes, *(f"transcript that matches no video: {name}" for name in lost)))
+    notes = [f"transcript that matches no video: {name}" for name in lost]
+    notes += [f"second transcript of one video, left out: {name}" for name in second]
+    notes += _shared(corpus, files.keys(), "transcript")
+    return Corpus(items, (*corpus.notes, *notes))
+
+
+def _shared(corpus: Corpus, stems: Container[str], what: str) -> list[str]:
+    """A note for each name that several videos bear, in folders of their own, and for which there is a `what`."""
+    counts = Counter(Path(item.name).stem for item in corpus.items)
+    named = sorted(stem for stem, count in counts.items() if count > 1 and stem in stems)
+    return [f"{what} that {counts[stem]} videos of one name share: {stem}" for stem in named]
 
 
 def stamp_of(path: Path) -> str:

@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ml_collections import config_dict
 
@@ -29,16 +30,18 @@ from evads_jax.density.items import (
     with_transcripts,
 )
 from evads_jax.density.measure import Tools, make_tools, open_media
-from evads_jax.density.measurement import Measurement
+from evads_jax.density.measurement import VISUAL, Measurement, read_lines
 from evads_jax.density.report import figures, tables
 from evads_jax.density.report.corpus import comparison, corpus_summary, write_json
 from evads_jax.density.report.page import pick_extremes, render_page, strip
+from evads_jax.density.results import Results, collect, read_at, read_measured, read_questions, write_events
 from evads_jax.density.scale.local import run_local
-from evads_jax.density.scale.parts import partition, read_part
+from evads_jax.density.scale.parts import partition
 from evads_jax.density.settings import MeasureSettings
 from evads_jax.errors import UserError
 
 NOTES_SHOWN = 20
+COMPARISON = "comparison"  # what corpus.json and a table call the difference to another corpus
 
 
 def run(config: config_dict.ConfigDict, workdir: Path) -> None:
@@ -52,6 +55,9 @@ def run(config: config_dict.ConfigDict, workdir: Path) -> None:
         UserError: no input, nothing readable in it, an engine without its model, or too many failures.
     """
     settings = MeasureSettings.from_config(config)
+    check(config)
+    asked = read_questions(config.questions) if config.questions else []
+    other = read_measured(config.report.compare_with) if config.report.compare_with else None
     corpus = read_corpus(config)
     for note in _some(corpus.notes):
         _say(note)
@@ -81,26 +87,45 @@ def run(config: config_dict.ConfigDict, workdir: Path) -> None:
             max_bad_share=config.run.max_bad_share,
             progress=lambda done, total, failed: _say(f"{done} of {total} videos, {failed} failed"),
         )
-    measurements = [m for part in parts for m in read_part(part, folder)]
-    if config.shards:
-        corpus, measurements = _each_once(corpus, measurements)
-    _write_videos(out, measurements)
+    found = collect(parts, folder, out, each_once=bool(config.shards))
+    notes = _notes(found, settings)
     if config.write_events:
-        write_events(out, measurements, config.questions)
-    write_report(out, config, settings, corpus, measurements)
+        lost = sorted(write_events(out, read_lines(out / "videos.jsonl"), asked))
+        notes += [f"questions about a video that was not measured: {video}" for video in lost]
+    for note in _some(notes):
+        _say(note)
+    write_report(out, config, settings, found, other, [*_some(corpus.notes), *_some(notes)])
 
 
-def read_corpus(config: config_dict.ConfigDict) -> Corpus:
-    """The corpus from the sources that the config names.
+def check(config: config_dict.ConfigDict) -> None:
+    """What no measuring can make right.
 
     Raises:
-        UserError: none is named, or one cannot be read.
+        UserError: sources that exclude each other, or a field that would do nothing.
     """
     named = [source for source in ("videos", "shards", "annotations") if config[source]]
     if not named:
         raise UserError("nothing to measure", "config", "give --config.videos, --config.shards or --config.annotations")
     if "videos" in named and "shards" in named:
         raise UserError("both videos and shards are given", "config", "give one of them")
+    for field in ("annotations", "transcripts"):
+        if "shards" in named and config[field]:
+            do = "shards hold their own annotations; measure the videos with them instead"
+            raise UserError(f"{field} beside shards", f"config.{field}", do)
+    if config.split and not config.shards:
+        raise UserError("a split without shards", "config.split", "it is a folder of config.shards")
+    if config.questions and not config.write_events:
+        raise UserError("questions to which no events are added", "config.questions", "set --config.write_events=True")
+    if config.name == COMPARISON:
+        raise UserError(f"a corpus cannot be called {COMPARISON!r}", "config.name", "corpus.json has that for another")
+
+
+def read_corpus(config: config_dict.ConfigDict) -> Corpus:
+    """The corpus from the sources that the config names.
+
+    Raises:
+        UserError: one cannot be read.
+    """
     annotated = from_annotations(config.annotations) if config.annotations else None
     if config.videos:
         corpus = from_videos(config.videos)
@@ -116,90 +141,55 @@ def read_corpus(config: config_dict.ConfigDict) -> Corpus:
     return corpus
 
 
-def write_events(out: Path, measurements: Sequence[Measurement], questions: str | None) -> None:
-    """Writes the events of each video, and the user's questions with them.
-
-    `questions.jsonl` is what `data.source=folder` reads for SFT, MG-GRPO and evaluation. A question keeps its own
-    events and duration where nothing was found.
-
-    Raises:
-        UserError: the questions are not readable JSONL.
-    """
-    rows = {}
-    for m in measurements:
-        events = [{k: v for k, v in dataclasses.asdict(e).items() if v} | {"start": e.start} for e in m.events or ()]
-        rows[m.video] = {"duration": None if m.duration is None else max(round(m.duration), 1), "events": events}
-    lines = [json.dumps({"video": video, **row}, ensure_ascii=False) for video, row in rows.items()]
-    (out / "events.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    if questions:
-        try:
-            asked = [
-                json.loads(line) for line in Path(questions).read_text(encoding="utf-8-sig").split("\n") if line.strip()
-            ]
-            found = {video: {name: value for name, value in row.items() if value} for video, row in rows.items()}
-            merged = [question | found.get(question["video"], {}) for question in asked]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                "not readable as JSONL of questions", questions, "each line is an object with a video"
-            ) from error
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in merged)
-        (out / "questions.jsonl").write_text(text, encoding="utf-8")
-
-
 def write_report(
     out: Path,
     config: config_dict.ConfigDict,
     settings: MeasureSettings,
-    corpus: Corpus,
-    measurements: Sequence[Measurement],
+    found: Results,
+    other: Sequence[Measurement] | None,
+    notes: Sequence[str],
 ) -> None:
-    """Writes corpus.json, tables, figures and the page, and prints the table."""
-    report = config.report
+    """Writes corpus.json, tables, figures and the page, and prints the table.
+
+    Args:
+        out: W/density.
+        config: from configs/density.py.
+        settings: the rules.
+        found: the corpus's results.
+        other: those of the corpus to compare with; None: no comparison.
+        notes: lines for the page.
+    """
+    report, measurements = config.report, found.measurements
     summary = corpus_summary(measurements, settings.rules, report.bootstrap, report.seed, report.bins)
-    document = {config.name: summary}
-    if report.compare_with:
-        document["comparison"] = {
-            "with": report.compare_with,
-            **comparison(measurements, report.compare_with, report.paired, report.bootstrap, report.seed),
-        }
+    document: dict[str, Any] = {config.name: summary}
+    pages = {
+        "density": (tables.HEAD, tables.density_rows(config.name, summary)),
+        "categories": (tables.HEAD, tables.density_rows(config.name, summary, categories=True)),
+        "published": (tables.PUBLISHED_HEAD, tables.comparison_rows(config.name, summary)),
+    }
+    if other is not None:
+        compared = comparison(measurements, other, report.paired, report.bootstrap, report.seed)
+        document[COMPARISON] = {"with": report.compare_with, **compared}
+        pages[COMPARISON] = (tables.DIFFERENCE_HEAD, tables.difference_rows(compared))
     write_json(out / "corpus.json", document)
     for folder in (out / "tables", out / "figures"):
         folder.mkdir(exist_ok=True)
     for suffix, form in tables.FORMATS.items():
-        pages = {
-            "density": form(tables.HEAD, tables.density_rows(config.name, summary)),
-            "categories": form(tables.HEAD, tables.density_rows(config.name, summary, categories=True)),
-            "published": form(["benchmark", "V_den", "A_den", "O_den"], tables.comparison_rows(config.name, summary)),
-        }
-        for name, text in pages.items():
-            (out / "tables" / f"{name}.{suffix}").write_text(text, encoding="utf-8")
+        for name, (head, rows) in pages.items():
+            (out / "tables" / f"{name}.{suffix}").write_text(form(head, rows), encoding="utf-8")
     drawn = {"scatter": figures.png(figures.scatter(config.name, summary))}
     if (histograms := figures.histograms(measurements, summary)) is not None:
         drawn["histograms"] = figures.png(histograms)
     for name, data in drawn.items():
         (out / "figures" / f"{name}.png").write_bytes(data)
-    extremes = pick_extremes(measurements, report.extremes)
-    shown = {m.video for found in extremes.values() for m in found}
-    strips = _strips([i for i, m in zip(corpus.items, measurements, strict=True) if m.video in shown], settings)
-    notes = [*_some(corpus.notes), *_failure_notes(measurements)]
-    page = render_page(config.name, measurements, summary, extremes, strips, notes, drawn)
+    places = pick_extremes(measurements, report.extremes)
+    shown = read_at(out, {i for chosen in places.values() for i in chosen})
+    extremes = {heading: [shown[i] for i in chosen] for heading, chosen in places.items()}
+    strips = _strips([found.items[i] for i in sorted(shown)], settings)
+    page = render_page(config.name, len(measurements), summary, pages, extremes, strips, notes, drawn)
     (out / "report.html").write_text(page, encoding="utf-8")
-    print(tables.as_markdown(tables.HEAD, tables.density_rows(config.name, summary)), end="")
+    print(tables.as_markdown(*pages["density"]), end="")
     _say(f"report: {out / 'report.html'}")
-
-
-def _each_once(corpus: Corpus, measurements: Sequence[Measurement]) -> tuple[Corpus, list[Measurement]]:
-    """The same without the repetitions of a video: sft and rl of one's own data hold the same ones."""
-    first: dict[object, tuple[Item, Measurement]] = {}
-    for item, m in zip(corpus.items, measurements, strict=True):
-        values = tuple(f"{name} {value:.5g}" for name, value in sorted(m.values.items()))
-        first.setdefault((m.video, m.duration, m.frames, m.failure, values), (item, m))
-    notes = corpus.notes
-    if again := len(measurements) - len(first):
-        notes = (*notes, f"{again} videos stand in a second split too and are counted once")
-        _say(notes[-1])
-    items, kept = zip(*first.values(), strict=True)
-    return Corpus(items, notes), list(kept)
 
 
 def _some(notes: Sequence[str]) -> list[str]:
@@ -208,16 +198,23 @@ def _some(notes: Sequence[str]) -> list[str]:
     return [*notes[:NOTES_SHOWN], *([f"and {more} more notes"] if more > 0 else [])]
 
 
-def _write_videos(out: Path, measurements: Sequence[Measurement]) -> None:
-    for name, chosen in (("videos", measurements), ("failures", [m for m in measurements if m.failure])):
-        (out / f"{name}.jsonl").write_text("".join(m.line() + "\n" for m in chosen), encoding="utf-8")
-
-
-def _failure_notes(measurements: Sequence[Measurement]) -> list[str]:
-    kinds = Counter(m.failure[0] for m in measurements if m.failure)
-    spoiled = [m for m in measurements if m.bad_frames]
-    notes = [f"{count} videos failed: {kind}" for kind, count in sorted(kinds.items())]
-    return notes + [f"{m.video}: {len(m.bad_frames)} frames with features that are not finite" for m in spoiled]
+def _notes(found: Results, settings: MeasureSettings) -> list[str]:
+    """What a reader must know of these results beside their numbers."""
+    notes = []
+    if found.repeated:
+        notes.append(f"{found.repeated} videos stand in a second split too and are counted once")
+    kinds = Counter(m.failure[0] for m in found.measurements if m.failure)
+    notes += [f"{count} videos failed: {kind}" for kind, count in sorted(kinds.items())]
+    rate = settings.features.frame_rate
+    seen = [m for m in found.measurements if m.frames and m.duration and not m.values.keys().isdisjoint(VISUAL)]
+    if few := sum(m.frames < 0.9 * rate * m.duration - 1 for m in seen if m.duration):
+        why = "shards hold the frames that they were made with; a video gives at most visual.max_frames"
+        notes.append(f"{few} videos show fewer than visual.frame_rate={rate:g} frames a second: {why}")
+    return notes + [
+        f"{m.video}: {len(m.bad_frames)} frames with features that are not finite"
+        for m in found.measurements
+        if m.bad_frames
+    ]
 
 
 def _strips(items: Sequence[Item], settings: MeasureSettings) -> dict:

@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from evads_jax.data.records import Event
 
 METRICS = ("V_den", "A_den", "O_den")
+VISUAL = ("V_den", "V_random", "V_blocks")  # by what the features are: trained, drawn, blocks
 DIGITS = 9  # of the numbers in a line: enough for any table, and the same text from every runner
 
 
@@ -46,6 +48,10 @@ class Measurement:
         fields["duration"] = _rounded(self.duration)
         return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
 
+    def bare(self) -> "Measurement":
+        """Without curves and events: what statistics need, so that those of millions of videos fit in memory."""
+        return dataclasses.replace(self, curves={}, events=None)
+
     @classmethod
     def from_line(cls, line: str) -> "Measurement":
         """The inverse of `line`, to the digits that it keeps."""
@@ -62,6 +68,16 @@ class Measurement:
                 else tuple(Event(e["start"], e["end"], tuple(e["ocr"]), e["asr"]) for e in events),
             }
         )
+
+
+def read_lines(path: Path) -> Iterator[Measurement]:
+    """The measurements of a finished file, one at a time.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError: the file cannot be read, or holds other lines.
+    """
+    with path.open(encoding="utf-8", newline="\n") as file:  # a text in them may hold other ends of lines
+        yield from map(Measurement.from_line, file)
 
 
 def _rounded(value: float | None) -> float | None:

@@ -27,6 +27,8 @@ POSITIVE = (
     "run.videos_per_part",
     "run.decode_seconds",
     "run.decode_mebibytes",
+    "report.bootstrap",
+    "report.bins",
 )
 
 

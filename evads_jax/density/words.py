@@ -19,7 +19,7 @@ DEFAULT_RULE = "cjk_char_latin_run"
 
 # Code points of letters and numbers that stand for a word each: radicals, 々〇 and kana, bopomofo, Han and its
 # extensions. Punctuation inside these ranges is not a letter and never counts.
-_ONE_EACH = (
+ONE_EACH = (
     (0x2E80, 0x312F),
     (0x31A0, 0x31FF),
     (0x3400, 0x4DBF),
@@ -39,7 +39,7 @@ def cjk_char_latin_run(text: str) -> int:
             continue
         if kind[0] not in "LN":
             in_run = False
-        elif any(low <= ord(character) <= high for low, high in _ONE_EACH):
+        elif any(low <= ord(character) <= high for low, high in ONE_EACH):
             count, in_run = count + 1, False
         else:
             count, in_run = count + (not in_run), True

@@ -100,6 +100,16 @@ def test_a_link_that_leads_nowhere_is_an_item_and_an_unreadable_folder_a_note(tm
     assert "closed (Permission denied)" in note
 
 
+def test_a_linked_folder_is_not_entered_and_told(tmp_path):
+    for name in ("v/a.mp4", "elsewhere/b.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "v" / "more").symlink_to(tmp_path / "elsewhere")
+    corpus = from_videos(tmp_path / "v")
+    assert [item.name for item in corpus.items] == ["a.mp4"]
+    assert corpus.notes == (f"folder that is a link, not entered: {tmp_path / 'v' / 'more'}",)
+
+
 def test_a_video_that_changed_is_another_item(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"x")
     before = from_videos(tmp_path).items
@@ -124,6 +134,29 @@ def test_transcripts_join_by_name_and_those_without_a_video_are_told(tmp_path):
     (tmp_path / "7.srt").unlink()
     with pytest.raises(UserError, match=r"no transcript matches a video.*8\.srt"):
         with_transcripts(videos, tmp_path, READERS)
+
+
+def test_annotations_of_other_videos_are_one_line(tmp_path):
+    videos = Corpus((Item("9.mp4", path="9.mp4"),))
+    with pytest.raises(UserError, match=r"no annotation matches a video.*named 7, 8"):
+        with_annotations(videos, from_annotations(annotated(tmp_path / "a")))
+
+
+def test_of_two_transcripts_of_a_video_one_is_read_and_the_other_told(tmp_path):
+    for name in ("7.srt", "7.vtt"):
+        (tmp_path / name).write_text("", encoding="utf-8")
+    joined = with_transcripts(Corpus((Item("7.mp4", path="7.mp4"),)), tmp_path, READERS)
+    assert joined.items[0].transcript == str(tmp_path / "7.srt")
+    assert joined.notes == ("second transcript of one video, left out: 7.vtt",)
+
+
+def test_a_name_that_videos_of_two_folders_share_is_told_with_what_they_both_get(tmp_path):
+    videos = Corpus(tuple(Item(f"{folder}/{n}.mp4") for folder in "ab" for n in (7, 9)))
+    joined = with_annotations(videos, from_annotations(annotated(tmp_path / "a")))
+    assert "annotation that 2 videos of one name share: 7" in joined.notes
+    assert not any("9" in note for note in joined.notes)
+    (tmp_path / "9.srt").write_text("", encoding="utf-8")
+    assert "transcript that 2 videos of one name share: 9" in with_transcripts(videos, tmp_path, READERS).notes
 
 
 def test_shards_give_their_records_and_their_broken_items(tmp_path):

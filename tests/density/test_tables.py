@@ -2,7 +2,7 @@
 
 from evads_jax.density.measurement import Measurement
 from evads_jax.density.report.corpus import corpus_summary
-from evads_jax.density.report.tables import FORMATS, HEAD, comparison_rows, density_rows
+from evads_jax.density.report.tables import FORMATS, HEAD, comparison_rows, density_rows, difference_rows
 
 RULES = {"V_den": "50 % | a_b", "A_den": "words", "O_den": "words"}
 VIDEOS = [Measurement(str(i), "甲" if i else None, 1.0, {"A_den": float(i)}, {"V_den": "why"}) for i in range(4)]
@@ -35,3 +35,17 @@ def test_the_corpus_stands_below_the_seven_published_benchmarks():
     assert len(rows) == 8
     assert rows[6] == ["E-VAds", "60.44", "5.08", "18.66"]
     assert rows[7] == ["mine", "–", "1.50", "–"]
+
+
+def test_a_reason_is_counted_without_what_is_one_videos_own():
+    spoiled = [Measurement(name, None, 1.0, {}, {"A_den": f"unreadable transcript: {name}.srt"}) for name in "ab"]
+    assert corpus_summary(spoiled, RULES, 50, 0, 4)["A_den"]["missing"] == {"unreadable transcript": 2}
+
+
+def test_a_difference_has_its_interval_its_p_and_both_counts():
+    found = {"mean": 1.234, "ci95": (0.5, 2.0), "p_value": 0.0123, "n": (7, 4), "paired": False}
+    absent = {"mean": None, "ci95": None, "p_value": None, "n": (0, 0), "paired": True}
+    assert difference_rows({"A_den": found, "O_den": absent}) == [
+        ["A_den", "1.23", "[0.50, 2.00]", "0.0123", "4", "7", "two samples"],
+        ["O_den", "–", "–", "–", "0", "0", "video by video"],
+    ]

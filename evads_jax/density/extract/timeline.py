@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from evads_jax.data.records import Event
+from evads_jax.density.words import ONE_EACH
 
 # A unit is never cut in two: one character of a script without spaces, or a run of anything else.
-_ONE_EACH = r"\u2e80-\u312f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_UNIT = re.compile(rf"[{_ONE_EACH}]\s*|[^\s{_ONE_EACH}]+\s*")
+_ONE = "".join(f"{chr(low)}-{chr(high)}" for low, high in ONE_EACH)
+_UNIT = re.compile(rf"[{_ONE}]\s*|[^\s{_ONE}]+\s*")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,6 @@ from typing import Any
 from evads_jax import whole
 from evads_jax.density.measurement import METRICS, Measurement
 from evads_jax.density.statistics import compare, histogram, summarise
-from evads_jax.errors import UserError
 
 NO_CATEGORY = "unknown"
 
@@ -36,7 +35,8 @@ def corpus_summary(
         categories: dict[str, list[float | None]] = {}
         for m, value in zip(measurements, values, strict=True):
             categories.setdefault(m.category or NO_CATEGORY, []).append(value)
-        reasons = Counter(m.missing.get(metric, "not measured") for m in measurements if metric not in m.values)
+        absent = (m.missing.get(metric, "not measured") for m in measurements if metric not in m.values)
+        reasons = Counter(why.partition(": ")[0] for why in absent)  # what follows is the video's own
         summary[metric] = {
             **dataclasses.asdict(summarise(values, resamples, seed)),
             "rule": rules[metric],
@@ -51,19 +51,9 @@ def corpus_summary(
 
 
 def comparison(
-    ours: Sequence[Measurement], other: str | Path, paired: bool, resamples: int, seed: int
+    ours: Sequence[Measurement], theirs: Sequence[Measurement], paired: bool, resamples: int, seed: int
 ) -> dict[str, dict[str, Any]]:
-    """Metric → how far this corpus lies above the one of another run.
-
-    Raises:
-        UserError: `other` is no readable videos.jsonl.
-    """
-    path = Path(other)
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # a text in them may hold other ends of lines
-        theirs = [Measurement.from_line(line) for line in lines if line]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError("not a readable videos.jsonl", str(path), "name one that this job wrote") from error
+    """Metric → how far the first corpus lies above the second."""
     return {
         metric: dataclasses.asdict(
             compare(

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from evads_jax.data import media
-from evads_jax.density.measurement import Measurement
+from evads_jax.density.measurement import VISUAL, Measurement
 from evads_jax.density.report import figures, tables
 
 STRIP_FRAMES, STRIP_SIDE = 8, 112
@@ -22,8 +22,9 @@ text-align:left}img{max-width:100%}h2{margin-top:2rem}.note{color:#666;font-size
 
 def render_page(
     name: str,
-    measurements: Sequence[Measurement],
+    videos: int,
     summary: Mapping[str, Mapping[str, Any]],
+    rows: Mapping[str, tuple[list[str], tables.Rows]],
     extremes: Mapping[str, Sequence[Measurement]],
     strips: Mapping[str, Sequence[np.ndarray]],
     notes: Sequence[str],
@@ -33,24 +34,28 @@ def render_page(
 
     Args:
         name: of the corpus.
-        measurements: all videos.
+        videos: how many were to be measured.
         summary: from `corpus_summary`.
+        rows: head and rows of the tables "density", "published", "categories" and, where two corpora are compared,
+            "comparison".
         extremes: heading → the videos shown under it.
         strips: video → a few of its frames; absent for videos without media.
         notes: lines for the reader: what was left out and why.
         drawn: PNG files "scatter" and, where something was measured, "histograms".
     """
     parts = [f"<h1>Information density: {html.escape(name)}</h1>"]
-    parts.append(f"<p>{len(measurements)} videos. A dash is a value that is missing, with its reason below.</p>")
-    parts.append(tables.as_html(tables.HEAD, tables.density_rows(name, summary)))
+    parts.append(f"<p>{videos} videos. A dash is a value that is missing, with its reason below.</p>")
+    parts.append(tables.as_html(*rows["density"]))
     reasons = [[m, why, str(count)] for m, found in summary.items() for why, count in found["missing"].items()]
     if reasons:
         parts += ["<h2>Missing values</h2>", tables.as_html(["metric", "reason", "videos"], reasons)]
     parts.append("<h2>Beside the published benchmarks</h2>" + _image(drawn["scatter"]))
-    parts.append(tables.as_html(["benchmark", "V_den", "A_den", "O_den"], tables.comparison_rows(name, summary)))
+    parts.append(tables.as_html(*rows["published"]))
+    if "comparison" in rows:
+        parts.append("<h2>Above the corpus that it is compared with</h2>" + tables.as_html(*rows["comparison"]))
     if "histograms" in drawn:
         parts.append("<h2>Distribution</h2>" + _image(drawn["histograms"]))
-    parts.append(tables.as_html(tables.HEAD, tables.density_rows(name, summary, categories=True)))
+    parts.append(tables.as_html(*rows["categories"]))
     for heading, shown in extremes.items():
         parts.append(f"<h2>{html.escape(heading)}</h2>")
         parts += [_video(m, strips.get(m.video, ())) for m in shown]
@@ -61,15 +66,15 @@ def render_page(
     return f"<!doctype html><meta charset=utf-8><title>{html.escape(name)}</title><style>{STYLE}</style>\n{body}\n"
 
 
-def pick_extremes(measurements: Sequence[Measurement], count: int) -> dict[str, list[Measurement]]:
-    """The densest and sparsest videos by V (or its substitute), or by O where there is no V."""
+def pick_extremes(measurements: Sequence[Measurement], count: int) -> dict[str, list[int]]:
+    """Heading → places of the densest and sparsest videos by V (or its substitute), or by O where there is no V."""
     metrics = {k for m in measurements for k in m.values}
-    by = next((k for k in ("V_den", "V_random", "V_blocks", "O_den", "A_den") if k in metrics), None)
-    if by is None or count == 0:
+    by = next((k for k in (*VISUAL, "O_den", "A_den") if k in metrics), None)
+    if by is None or count < 1:
         return {}
-    ordered = sorted((m for m in measurements if by in m.values), key=lambda m: (m.values[by], m.video))
-    dense = ordered[::-1][:count]
-    return {f"Densest videos by {by}": dense, f"Sparsest videos by {by}": ordered[:count]}
+    known = [i for i, m in enumerate(measurements) if by in m.values]
+    known.sort(key=lambda i: (measurements[i].values[by], measurements[i].video))
+    return {f"Densest videos by {by}": known[::-1][:count], f"Sparsest videos by {by}": known[:count]}
 
 
 def strip(frames: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -10,6 +10,8 @@ from evads_jax.density.published import PUBLISHED
 
 Rows = list[list[str]]
 HEAD = ["corpus", "metric", "mean", "95 % interval", "SE", "median", "n", "missing", "rule"]
+PUBLISHED_HEAD = ["benchmark", "V_den", "A_den", "O_den"]
+DIFFERENCE_HEAD = ["metric", "difference of the means", "95 % interval", "p", "n here", "n there", "how"]
 _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\^{}"}
 
 
@@ -19,13 +21,12 @@ def density_rows(name: str, summary: Mapping[str, Mapping[str, Any]], categories
     for metric, found in summary.items():
         parts = {f"{name} / {k}": v for k, v in found["categories"].items()} if categories else {name: found}
         for label, values in parts.items():
-            interval = values["ci95"]
             rows.append(
                 [
                     label,
                     metric,
                     number(values["mean"]),
-                    f"[{interval[0]:.2f}, {interval[1]:.2f}]" if interval else "–",
+                    interval(values["ci95"]),
                     number(values["standard_error"]),
                     number(values["median"]),
                     str(values["n"]),
@@ -40,6 +41,22 @@ def comparison_rows(name: str, summary: Mapping[str, Mapping[str, Any]]) -> Rows
     """V, A and O of this corpus beside the published benchmarks."""
     ours = [number(summary[m]["mean"]) for m in ("V_den", "A_den", "O_den")]
     return [[p.name, f"{p.v:.2f}", f"{p.a:.2f}", f"{p.o:.2f}"] for p in PUBLISHED] + [[name, *ours]]
+
+
+def difference_rows(compared: Mapping[str, Mapping[str, Any]]) -> Rows:
+    """How far this corpus lies above the one it is compared with, a metric each."""
+    rows = []
+    for metric, found in compared.items():
+        there, here = found["n"]
+        p = "–" if found["p_value"] is None else f"{found['p_value']:.4f}"
+        how = "video by video" if found["paired"] else "two samples"
+        rows.append([metric, number(found["mean"]), interval(found["ci95"]), p, str(here), str(there), how])
+    return rows
+
+
+def interval(ends: Sequence[float] | None) -> str:
+    """Both ends with two digits, or a dash."""
+    return f"[{ends[0]:.2f}, {ends[1]:.2f}]" if ends else "–"
 
 
 def number(value: float | None) -> str:

@@ -7,6 +7,7 @@ folder of the results must be one that all workers see (a disk here, a mounted b
 import importlib.util
 import os
 import socket
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,7 +55,10 @@ def run_beam(
             | "spread" >> beam.Reshuffle()
             | "measure" >> beam.ParDo(measured)
         )
-    check_failures(sum(count_failures(part, folder) for part in parts), total, max_bad_share)
+    failures = Counter[str]()
+    for part in parts:
+        failures += count_failures(part, folder)
+    check_failures(failures, total, max_bad_share)
 
 
 class MeasurePart(_DoFn):
@@ -72,7 +76,7 @@ class MeasurePart(_DoFn):
         self._settings, self._folder, self._total, self._share = settings, folder, total, max_bad_share
         self._media = media
         self._tools: Tools | None = None
-        self._failures = 0
+        self._failures = Counter[str]()
 
     def process(self, part: Part) -> Iterator[tuple[int, int]]:
         """Yields (part number, failed videos)."""
@@ -85,7 +89,7 @@ class MeasurePart(_DoFn):
         failures = count_failures(part, folder)
         self._failures += failures
         check_failures(self._failures, self._total, self._share)
-        yield part.number, failures
+        yield part.number, failures.total()
 
     def teardown(self) -> None:
         """Ends the decoder."""

@@ -82,12 +82,12 @@ class _Tally:
     def __init__(self, parts: Sequence[Part], max_bad_share: float, progress: Progress):
         self._total = sum(len(part.items) for part in parts)
         self._share, self._progress = max_bad_share, progress
-        self._done = self._failures = 0
+        self._done, self._failures = 0, collections.Counter[str]()
 
-    def add(self, part: Part, failures: int) -> None:
+    def add(self, part: Part, failures: collections.Counter[str]) -> None:
         self._done += len(part.items)
         self._failures += failures
-        self._progress(self._done, self._total, self._failures)
+        self._progress(self._done, self._total, self._failures.total())
         check_failures(self._failures, self._total, self._share)
 
 

@@ -8,12 +8,14 @@ gives the same files, byte for byte.
 """
 
 import dataclasses
+import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from evads_jax.density.items import Item
 from evads_jax.density.measure import Tools, measure
-from evads_jax.density.measurement import Measurement
+from evads_jax.density.measurement import Measurement, read_lines
 from evads_jax.density.settings import MeasureSettings
 from evads_jax.errors import UserError
 
@@ -80,7 +82,7 @@ def run_part(
     settings: MeasureSettings,
     folder: Path,
     owner: str = "",
-) -> int:
+) -> Counter[str]:
     """Measures what is missing of a part.
 
     Args:
@@ -91,7 +93,7 @@ def run_part(
         owner: see `Part.partial`.
 
     Returns:
-        Number of failed videos of the whole part.
+        Kind of failure → failed videos of the whole part.
 
     Raises:
         UserError: the results cannot be written.
@@ -129,27 +131,27 @@ def whole_lines(path: Path) -> list[bytes]:
     return path.read_bytes().split(b"\n")[:-1]
 
 
-def count_failures(part: Part, folder: Path) -> int:
-    """Failed videos of a finished part."""
-    return sum(b'"failure":null' not in line for line in whole_lines(part.done(folder)))
+def count_failures(part: Part, folder: Path) -> Counter[str]:
+    """Kind of failure → videos of a finished part."""
+    broken = [line for line in whole_lines(part.done(folder)) if b'"failure":null' not in line]
+    return Counter(json.loads(line)["failure"][0] for line in broken)
 
 
 def read_part(part: Part, folder: Path) -> Iterator[Measurement]:
     """The measurements of a finished part."""
-    with part.done(folder).open(encoding="utf-8") as file:
-        yield from map(Measurement.from_line, file)
+    return read_lines(part.done(folder))
 
 
-def check_failures(failures: int, total: int, max_bad_share: float, kinds: Iterable[str] = ()) -> None:
+def check_failures(kinds: Counter[str], total: int, max_bad_share: float) -> None:
     """Stops a job in which too many videos failed; one failure alone never does.
 
     Raises:
         UserError: more than `max_bad_share` of all `total` videos.
     """
-    if failures > max(1.0, max_bad_share * total):
-        named = ", ".join(sorted(set(kinds))) or "see the parts' failures"
+    if kinds.total() > max(1.0, max_bad_share * total):
+        named = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
         raise UserError(
-            f"{failures} of {total} videos failed ({named})",
+            f"{kinds.total()} of {total} videos failed ({named})",
             f"run.max_bad_share={max_bad_share:g}",
             "repair the videos or raise it; what was measured is kept",
         )

@@ -1,6 +1,7 @@
 """What the paper leaves open in V_den, as fields with a stated default."""
 
 import dataclasses
+import math
 from typing import Literal
 
 from evads_jax.errors import UserError
@@ -50,8 +51,8 @@ class VisualSettings:
                     f"{field} is {getattr(self, name)!r}", f"config.visual.{field}", "one of " + ", ".join(choices)
                 )
         for name in ("alpha", "radius"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"{name} is {getattr(self, name)}, not positive", f"config.visual.{name}")
+            if not 0 < getattr(self, name) < math.inf:
+                raise UserError(f"{name} is {getattr(self, name)}, not a positive number", f"config.visual.{name}")
         if self.weighting == "integral" and self.unit == "frames":
             raise UserError("the integral form has its radius in seconds", "config.visual.unit", "set it to seconds")
         if self.unit == "frames" and self.radius != int(self.radius):

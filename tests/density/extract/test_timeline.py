@@ -34,6 +34,10 @@ def test_words_stay_within_the_seconds_of_their_segment(found):
 def test_no_latin_word_is_cut():
     assert spread([Segment(0, 3, "buy one get one")]) == {0: "buy", 1: "one get", 2: "one"}
     assert spread([Segment(0.5, 2.5, "今天特价")]) == {0: "今", 1: "天特", 2: "价"}
+    assert spread([Segment(0, 2, "\U0001b001\U0001b002")]) == {
+        0: "\U0001b001",
+        1: "\U0001b002",
+    }  # old kana are one each too
 
 
 def test_equal_neighbours_without_speech_become_one_run():

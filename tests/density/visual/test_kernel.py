@@ -132,7 +132,8 @@ def test_the_integral_form_is_the_limit_of_many_instants(settings):
     assert visual_density(features, times, duration, settings).value == pytest.approx(expected, rel=5e-3)
 
 
-def test_what_cannot_be_measured_is_missing_and_says_why():
+def test_what_cannot_be_measured_is_missing_and_says_why(monkeypatch):
+    monkeypatch.setattr(kernel, "BLOCK_ROWS", 2)
     features, times, duration = video(0, 6)
     settings = VisualSettings()
     assert visual_density(features[:0], times[:0], 0.0, settings).missing == "no_frames"
@@ -153,7 +154,12 @@ def test_the_curve_is_high_where_the_cut_is():
 
 
 def test_settings_outside_their_choices_are_one_line():
-    for wrong in ({"weights": "cosine"}, {"radius": 0.0}, {"weighting": "integral", "unit": "frames", "radius": 1}):
+    for wrong in (
+        {"weights": "cosine"},
+        {"radius": 0.0},
+        {"radius": np.inf},
+        {"weighting": "integral", "unit": "frames", "radius": 1},
+    ):
         with pytest.raises(UserError):
             VisualSettings(**wrong)
 
