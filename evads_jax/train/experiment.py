@@ -24,7 +24,7 @@ from evads_jax.errors import UserError
 from evads_jax.judge import make_judge
 from evads_jax.models import partitioning
 from evads_jax.models.qwen_vl import QwenVLConfig
-from evads_jax.train import division, grpo, starting, trainable
+from evads_jax.train import division, grpo, optimizer, starting, trainable
 from evads_jax.train.checkpoint import finished
 from evads_jax.train.context import Context
 from evads_jax.train.grpo import train_grpo
@@ -71,6 +71,8 @@ def _check(config: ConfigDict) -> None:
     if "control" in stages and "mg_grpo" not in stages and config.control.steps is None:
         raise UserError("the control lasts as long as mg_grpo", "config.control.steps", "add mg_grpo, or give steps")
     grpo.check(config.rl)
+    for section in ("sft", "rl"):
+        optimizer.check(config[section], f"config.{section}")
     trainable.check(config)
     division.check(config)
 

@@ -56,12 +56,15 @@ def fit(
     Raises:
       UserError: a number that is not finite turned up (the last good checkpoint is left as it is), the disk is full,
         or the checkpoints belong to another seed or model.
-      Preempted: SIGTERM came; a checkpoint was written.
+      Preempted: SIGTERM came; a checkpoint was written, or the stage has been marked as finished.
     """
     workdir = Path(workdir)
     state = learner.initial()
     if (record := finished(workdir, stage.name)) is not None:
         params = load_params(workdir, stage.name, state.params)
+        if record["reason"] == "max_steps" and stage.max_steps not in (None, record["step"]):
+            note = f"ended at step {record['step']}, not {stage.max_steps}: what is finished does not go on"
+            StageProgress(stage.name, None, 0, (), 1, console).note(f"{note}; take another --workdir")
         return Result(params, record["step"], record["best_step"], record["reason"], record["seconds"])
     checkpoints = Checkpoints(workdir, stage.name, stage.keep)
     try:
@@ -106,7 +109,11 @@ class _Run:
                 while True:
                     reason = self._boundary(preemption)
                     if reason:
-                        return self._end(reason)
+                        result = self._end(reason)
+                        if preemption.requested:  # since the boundary: what comes after this stage must not begin
+                            self.progress.note("SIGTERM: finished; start the same command again to go on")
+                            raise Preempted
+                        return result
                     self._advance()
             except UserError as error:
                 self.log.write("failure", stage=self.stage.name, step=self.step, message=str(error))

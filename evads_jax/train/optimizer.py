@@ -24,6 +24,27 @@ class Optimizer(NamedTuple):
     schedule: optax.Schedule
 
 
+def check(section: ConfigDict, name: str = "config") -> None:
+    """Refuses what `make` cannot make, before anything is done for it.
+
+    Args:
+      section: as for `make`.
+      name: the section's, for messages.
+
+    Raises:
+      UserError: an unknown optimizer or decay, or a number that makes no sense.
+    """
+    for field, known in {"optimizer": KINDS, "decay": DECAYS}.items():
+        if section[field] not in known:
+            raise UserError(f"unknown {field} {section[field]!r}", f"{name}.{field}", "one of " + ", ".join(known))
+    for field in ("learning_rate", "clip_norm"):
+        if section[field] <= 0:
+            raise UserError(f"{field} must be above 0, got {section[field]}", f"{name}.{field}")
+    if section.optimizer == "muon" and not section.get("adam_learning_rate"):
+        what = "muon needs adam_learning_rate, for tables, norms and biases"
+        raise UserError(what, f"{name}.optimizer", "add it to the config, or take adamw")
+
+
 def make(section: ConfigDict, decay_mask: Any, max_steps: int, matrices: Any = None) -> Optimizer:
     """The optimizer that a stage's config section asks for.
 
@@ -44,18 +65,12 @@ def make(section: ConfigDict, decay_mask: Any, max_steps: int, matrices: Any = N
       matrices: like the parameters, from `matrices`; Muon needs it.
 
     Raises:
-      UserError: an unknown optimizer or decay, or a number that makes no sense.
+      UserError: see `check`.
       ValueError: Muon without `matrices`.
     """
-    if section.optimizer not in KINDS:
-        raise UserError(f"unknown optimizer {section.optimizer!r}", "config: optimizer", "one of " + ", ".join(KINDS))
+    check(section)
     if section.optimizer == "muon" and matrices is None:
         raise ValueError("muon needs to know which parameters are matrices")
-    if section.decay not in DECAYS:
-        raise UserError(f"unknown decay {section.decay!r}", "config: decay", "one of " + ", ".join(DECAYS))
-    for name in ("learning_rate", "clip_norm"):
-        if section[name] <= 0:
-            raise UserError(f"{name} must be above 0, got {section[name]}", f"config: {name}")
     schedule = _schedule(section.learning_rate, section.warmup_steps, section.decay, max_steps)
     if section.optimizer == "adamw":
         update = optax.adamw(schedule, weight_decay=section.weight_decay, mask=decay_mask)

@@ -101,6 +101,15 @@ def test_a_finished_stage_is_not_run_again(uninterrupted):
     assert events(uninterrupted) == before
 
 
+def test_a_finished_stage_that_is_to_last_longer_says_that_it_does_not(tmp_path, capsys):
+    run(tmp_path, patience=0, max_steps=5)
+    capsys.readouterr()
+    assert run(tmp_path, patience=0, max_steps=5).step == 5
+    assert capsys.readouterr().out == ""
+    assert run(tmp_path, patience=0, max_steps=9).step == 5
+    assert "toy  ended at step 5, not 9: what is finished does not go on" in capsys.readouterr().out
+
+
 def test_sigterm_saves_where_it_is_and_leaves_with_42(tmp_path, uninterrupted):
     class Terminated(Batches):
         def __next__(self):
@@ -116,6 +125,19 @@ def test_sigterm_saves_where_it_is_and_leaves_with_42(tmp_path, uninterrupted):
     )  # the step that was under way is finished; 11 is no multiple of 4
     run(tmp_path, patience=0)
     assert_equal(weights(tmp_path), weights(uninterrupted))
+    assert events(tmp_path) == events(uninterrupted)
+
+
+def test_sigterm_at_the_end_of_a_stage_is_not_forgotten(tmp_path, uninterrupted):
+    class Terminated(ToyLearner):
+        def validate(self, now):
+            if int(now.step) == 20:  # the last boundary has looked for a signal by then
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().validate(now)
+
+    with pytest.raises(Preempted):
+        run(tmp_path, Terminated(), patience=0)
+    assert finished(tmp_path, "toy")["step"] == 20
     assert events(tmp_path) == events(uninterrupted)
 
 
