@@ -93,7 +93,7 @@ class ModelPolicy:
             max_new_tokens=config.eval.max_new_tokens,
             temperature=TEMPERATURES[config.eval.protocol],
             top_p=1.0,
-            stop_ids=(tokenizer.ids.eos,),
+            stop_ids=chat.stop_ids(tokenizer),
             pad_id=tokenizer.ids.pad,
         )
 

@@ -15,6 +15,7 @@ tokenizer).
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 
 from evads_jax.data.prompts import TAGS, PromptText
@@ -134,14 +135,19 @@ def encode_completion(tokenizer: Tokenizer, target: str) -> list[int]:
     return [*_encode(tokenizer, [(target, True)]), tokenizer.ids.im_end]
 
 
+def stop_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The ids that end a completion, each itself the last of it: `<|im_end|>`, and `<|endoftext|>`, the padding.
+
+    A sampler must stop at all of them, as `decode_completion` does: what it sampled behind the end of a text would be
+    learned from, with a reward that the text has earned.
+    """
+    return (tokenizer.ids.im_end, tokenizer.ids.pad)
+
+
 def decode_completion(tokenizer: Tokenizer, ids: Iterable[int]) -> str:
-    """The text of sampled ids up to the first `<|im_end|>` or padding."""
-    kept = []
-    for i in ids:
-        if i in (tokenizer.ids.im_end, tokenizer.ids.eos, tokenizer.ids.pad):
-            break
-        kept.append(int(i))
-    return tokenizer.decode(kept)
+    """The text of sampled ids up to the first of `stop_ids`."""
+    ends = stop_ids(tokenizer)
+    return tokenizer.decode([int(i) for i in itertools.takewhile(lambda i: i not in ends, ids)])
 
 
 def _add_video(

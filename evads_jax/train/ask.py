@@ -124,7 +124,7 @@ class Model:
 
     def _generate(self, prompt: Prompt, suffixes: Sequence[list[int]]) -> list[list[int]]:
         """The likeliest completion of each suffix of a prompt, token by token."""
-        special, model = self.source.tokenizer.ids, self.source.model
+        tokenizer, model = self.source.tokenizer, self.source.model
         length, width = (
             -(-size // step) * step
             for size, step in zip((len(prompt.tokens), max(map(len, suffixes))), _STEPS, strict=True)
@@ -132,7 +132,10 @@ class Model:
         batch = collate_prompts([prompt], length, len(prompt.units), max(map(len, prompt.units)), model)
         asked = collate_suffixes([[(ids, 0) for ids in suffixes]], len(suffixes), width)
         sampling = SamplingConfig(
-            self.source.manner.max_new_tokens, temperature=0.0, stop_ids=(special.eos,), pad_id=special.pad
+            self.source.manner.max_new_tokens,
+            temperature=0.0,
+            stop_ids=chat.stop_ids(tokenizer),
+            pad_id=tokenizer.ids.pad,
         )
         ids, key = jnp.zeros_like(asked.lengths), jax.random.key(0)  # nothing is random at temperature 0
         rollout = answer(self._params, model, batch, asked.tokens, asked.lengths, ids, sampling, key)

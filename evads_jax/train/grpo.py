@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from evads_jax.data.chat import stop_ids
 from evads_jax.data.loader import make_loader
 from evads_jax.data.records import Example
 from evads_jax.judge.registry import make_judge
@@ -235,6 +236,9 @@ class GRPOLearner(Learner[PromptsBatch]):
             objective, before.params, self._scored, prompt, samples.suffix, samples, self._split, frozen
         )
         after, metrics = state.apply_gradients(before, self._optimizer.transformation, loss, gradients)
+        # With nothing in the loss the optimizer would still move: by its momentum, and by weight decay.
+        learned = jax.tree.map(lambda new, old: jnp.where(mask.any(), new, old), after.params, before.params)
+        after = dataclasses.replace(after, params=learned)
         sampled = samples.old if samples.sampled is None else samples.sampled
         gap = jnp.where(mask, jnp.abs(logprob - sampled), 0.0)
         metrics |= {"logprob_gap": gap.sum() / jnp.maximum(mask.sum(), 1), "logprob_gap_max": gap.max()}
@@ -249,7 +253,7 @@ def train_grpo(context: Context, params: Tree) -> Result:
       params: the SFT result: start and reference.
     """
     config, inputs = context.config, context.inputs()
-    rl, ids = config.rl, context.tokenizer.ids
+    rl, tokenizer = config.rl, context.tokenizer
     check(rl)
     division = context.division(rl.batch_prompts, "config.rl.batch_prompts")
     collate = inputs.prompt_collate(rl.batch_prompts, division.numbers)
@@ -258,13 +262,13 @@ def train_grpo(context: Context, params: Tree) -> Result:
         unit="question", seed=context.data_seed(STAGE), workers=config.data.workers, rows=division.numbers,
     )  # fmt: skip
     sampling = SamplingConfig(
-        max_new_tokens=rl.max_new_tokens, temperature=rl.temperature, top_p=rl.top_p, stop_ids=(ids.im_end,),
-        pad_id=ids.pad,
+        max_new_tokens=rl.max_new_tokens, temperature=rl.temperature, top_p=rl.top_p, stop_ids=stop_ids(tokenizer),
+        pad_id=tokenizer.ids.pad,
     )  # fmt: skip
     part = context.divide(params, STAGE)
     made = optimizer.make(rl, part.decay_mask, rl.max_steps * rl.updates_per_rollout, part.matrices)
     judge = make_judge(judging.share(config.judge), config.run.language, context.workdir)
-    rewards = judging.RewardFunction(judge, context.tokenizer, rl, config.run.language, division)
+    rewards = judging.RewardFunction(judge, tokenizer, rl, config.run.language, division)
     learner = GRPOLearner(
         part.start, context.model, rl, made, rewards, sampling, context.workdir, division, part.frozen
     )

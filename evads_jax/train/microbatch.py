@@ -165,11 +165,14 @@ def _samples_in_turn(
             return value, (sums, scores.logprob)
 
         (value, (sums, logprob)), gradients = jax.value_and_grad(loss, (0, 1), has_aux=True)(params, prefix)
-        return Outcome(value, sums, logprob, gradients)
+        at_params, at_prefix = gradients
+        # In the type of the activations, what later parts add could be lost in rounding.
+        wide = jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), at_prefix)
+        return Outcome(value, sums, logprob, (at_params, wide))
 
     total, logprob = _added_up(lambda inputs: _apart(part(inputs)), _split_samples((suffix, known), samples))
     through_suffixes, at_prefix = total.gradients
-    (through_prompts,) = pull(at_prefix)
+    (through_prompts,) = pull(jax.tree.map(lambda x, like: x.astype(like.dtype), at_prefix, prefix))
     gradients = jax.tree.map(jnp.add, through_suffixes, through_prompts)
     return Outcome(total.loss, total.sums, _join_samples(logprob), gradients)
 

@@ -94,6 +94,12 @@ def test_a_completion_ends_the_turn_and_reads_back_as_it_was(tokenizer):
     assert chat.decode_completion(tokenizer, [*ids[:-1], tokenizer.ids.pad, 300]) == target(question)
 
 
+def test_a_text_ends_where_a_sample_does_and_nowhere_else(tokenizer):
+    (letter,) = tokenizer.encode("look")[-1:]
+    cut = {i for i in range(tokenizer.size) if chat.decode_completion(tokenizer, [i, letter]) == ""}
+    assert cut == set(chat.stop_ids(tokenizer)) == {tokenizer.ids.im_end, tokenizer.ids.pad}
+
+
 TEXT = st.text(st.characters(blacklist_categories=["Cs"]), max_size=12)
 
 

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from evads_jax.models.qwen_vl import SuffixBatch, score
+from evads_jax.models.qwen_vl.scoring import run_prompts
 from evads_jax.sampling import SamplingConfig, sample
+from evads_jax.sampling.cache import KVCache
+from evads_jax.sampling.decode import decode
 
 from . import world
 
@@ -38,10 +41,11 @@ def test_samples_stop_at_a_stop_token_or_at_the_last_place(rollout):
         assert (tokens[length:] == SAMPLING.pad_id).all()
 
 
-@pytest.mark.parametrize("scan_layers", [False, True])
-def test_the_samplers_log_probs_are_those_of_scoring(scan_layers):
+@pytest.mark.parametrize(("scan_layers", "temperature", "top_p"), [(False, 1.0, 1.0), (True, 0.6, 0.8)])
+def test_the_samplers_log_probs_are_those_of_scoring_whatever_is_drawn_from(scan_layers, temperature, top_p):
     config = dataclasses.replace(world.CONFIG, scan_layers=scan_layers)
-    rollout = roll(config=config)
+    sampling = dataclasses.replace(SAMPLING, temperature=temperature, top_p=top_p)
+    rollout = roll(config=config, sampling=sampling)
     mask = jnp.arange(8) < rollout.lengths[..., None]
     suffix = SuffixBatch(rollout.tokens, rollout.lengths, mask)
     scores = jax.jit(score, static_argnums=1)(world.PARAMS, config, world.prompts(LENGTHS, 10), suffix)
@@ -84,10 +88,20 @@ def test_an_absent_prompt_gets_empty_samples():
     assert jnp.array_equal(rollout.tokens[0], roll().tokens[0])
 
 
-def test_decoding_ends_as_soon_as_all_samples_have(rollout):
-    everything = roll(sampling=dataclasses.replace(SAMPLING, stop_ids=tuple(range(24))))
-    assert (everything.lengths == 1).all()
-    assert everything.finished.all()
+def test_decoding_ends_as_soon_as_all_samples_have():
+    sampling = dataclasses.replace(SAMPLING, stop_ids=tuple(range(24)))
+
+    @jax.jit
+    def decoded():
+        prefix = run_prompts(world.PARAMS, world.CONFIG, world.prompts((5, 0), 10))
+        cache = KVCache.create(world.CONFIG, prefix, G, SAMPLING.max_new_tokens)
+        keys = jax.random.split(KEY, (2, G))
+        return decode(world.PARAMS, world.CONFIG, sampling, cache, prefix.last, keys, prefix.lengths == 0)
+
+    out = decoded()
+    assert out.step == 1  # of eight
+    assert out.lengths.tolist() == [[1] * G, [0] * G]
+    assert out.done.tolist() == [[True] * G, [False] * G]
 
 
 def test_new_prompts_keys_and_lengths_compile_nothing_new(rollout):

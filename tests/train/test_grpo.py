@@ -1,4 +1,6 @@
+import os
 import re
+import signal
 import threading
 
 import jax
@@ -6,14 +8,16 @@ import numpy as np
 import pytest
 from tiny_experiment import config, context, record, train
 
+from evads_jax.data.chat import stop_ids
 from evads_jax.errors import UserError
-from evads_jax.events import is_wall_clock, read_events
+from evads_jax.events import is_wall_clock, read_events, without_wall_clock
 from evads_jax.judge.verdict import Missing, Verdict
 from evads_jax.models.qwen_vl import decay_mask, init
 from evads_jax.sampling.config import SamplingConfig
 from evads_jax.train import completions, grpo, judging, optimizer, sampler
 from evads_jax.train.checkpoint import Checkpoints
 from evads_jax.train.cost import Clock
+from evads_jax.train.preemption import Preempted
 from evads_jax.train.samples import suffix_of
 
 
@@ -47,7 +51,7 @@ def learner_of(made, params, judge, folder, stop=(), **changes):
     rl = config().rl
     rl.update(changes)
     ids = made.tokenizer.ids
-    sampling = SamplingConfig(rl.max_new_tokens, 1.0, 1.0, (ids.im_end, *stop), ids.pad)
+    sampling = SamplingConfig(rl.max_new_tokens, 1.0, 1.0, (*stop_ids(made.tokenizer), *stop), ids.pad)
     rewards = judging.RewardFunction(judge, made.tokenizer, rl, "en")
     return grpo.GRPOLearner(
         params, made.model, rl, optimizer.make(rl, decay_mask(made.model), 10), rewards, sampling, folder
@@ -88,6 +92,55 @@ class Slow(CountingJudge):
     def judge(self, requests):
         assert self.device.wait(60)
         return super().judge(requests)
+
+
+def test_a_sample_ends_where_its_text_does(tmp_path, monkeypatch):
+    class Told(Exception):
+        pass
+
+    def sampler(model, group, sampling, division):
+        raise Told(sampling)
+
+    monkeypatch.setattr(grpo, "Sampler", sampler)
+    with pytest.raises(Told) as told:
+        train("mg_grpo", tmp_path)
+    (sampling,) = told.value.args
+    assert set(sampling.stop_ids) == set(stop_ids(context(tmp_path).tokenizer))
+
+
+class Terminated(CountingJudge):
+    """SIGTERM comes while it is asked for the `count`-th time."""
+
+    def __init__(self, count):
+        super().__init__()
+        self.left = count
+
+    def judge(self, requests):
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().judge(requests)
+
+
+def test_sigterm_while_the_judge_is_asked_ends_the_step_and_the_run_goes_on_exactly(tmp_path, monkeypatch):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    changes = lambda config: config.rl.update(updates_per_rollout=2, resample_flat=1)  # noqa: E731
+    judge = Terminated(0)
+    monkeypatch.setattr(grpo, "make_judge", lambda *_: judge)
+    expected = train("mg_grpo", whole, changes)
+    judge = Terminated(3)
+    with pytest.raises(Preempted):
+        train("mg_grpo", killed, changes)
+    reached = Checkpoints(killed, grpo.STAGE).latest()
+    assert reached in (2, 3)
+    assert completions.steps(killed, grpo.STAGE) == list(range(1, reached + 1))
+    found = train("mg_grpo", killed, changes)
+    jax.tree.map(np.testing.assert_array_equal, found.params, expected.params)
+    events, events_ = ([without_wall_clock(e) for e in read_events(w)] for w in (killed, whole))
+    assert events == events_
+    for step in range(1, 5):
+        kept, kept_ = (completions.path_of(w, grpo.STAGE, step).read_bytes() for w in (killed, whole))
+        assert kept == kept_
 
 
 def test_the_device_works_while_the_judge_does(made, params, tmp_path, monkeypatch):
@@ -151,12 +204,18 @@ def test_a_missing_verdict_is_no_reward_and_no_zero(made, params, tmp_path):
     assert metrics["reward"] == pytest.approx(np.mean([r["reward"] for r in rows[1:]]))
 
 
-def test_without_any_verdict_nothing_is_learned(made, params, tmp_path):
-    learner = learner_of(made, params, CountingJudge(missing=1), tmp_path)
-    state, metrics = learner.step(learner.initial(), batch_of(made), jax.random.key(1))
-    jax.tree.map(np.testing.assert_array_equal, state.params, params)
+def test_without_any_verdict_nothing_is_learned_not_even_by_momentum_or_decay(made, params, tmp_path):
+    judge = CountingJudge()
+    learner = learner_of(made, params, judge, tmp_path, weight_decay=0.1)
+    before, _ = learner.step(learner.initial(), batch_of(made), jax.random.key(1))
+    moved = jax.tree.map(np.array, before.params)  # the step donates them
+    assert not np.array_equal(moved["text"]["embed"], params["text"]["embed"])
+    judge.missing = 1
+    state, metrics = learner.step(before, batch_of(made), jax.random.key(2))
+    jax.tree.map(np.testing.assert_array_equal, state.params, moved)
+    assert int(state.step) == 2
+    assert (metrics["tokens"], metrics["dropped_groups"]) == (0, 1.0)
     assert np.isnan(metrics["reward"])
-    assert metrics["dropped_groups"] == 1.0
 
 
 def test_several_updates_per_rollout_move_away_from_it(made, params, tmp_path):

@@ -87,6 +87,24 @@ def test_log_probabilities_alone_are_the_same_too(made, whole):
         np.testing.assert_allclose(run(params, prompt, suffix), whole.logprob, rtol=1e-10)
 
 
+def test_samples_in_turn_are_added_up_at_their_prompt_in_full_precision(made):
+    model, prompt, suffix, _ = made
+    model = dataclasses.replace(model, dtype="bfloat16")
+    # The last sample is the first one's copy and takes back what that did, a thousand times what the others do.
+    twin = jax.tree.map(lambda x: np.concatenate([x[:, :3], x[:, :1]], axis=1), suffix)
+    weights = np.array([[1000, 1, 1, -1000], [0, 1, 1, 0]], np.float32)
+    params = init(model, jax.random.key(0))
+
+    @compiled_once
+    def gradients(known):
+        weighted = lambda scores, known: ((known * scores.logprob).sum(), {})  # noqa: E731
+        return microbatch.value_and_gradients(weighted, params, model, prompt, twin, known, Split(samples=1)).gradients
+
+    loud, quiet = (gradients(np.broadcast_to(row[:, None], (B, G, S))) for row in weights)
+    for a, b in zip(jax.tree.leaves(loud["vision"]), jax.tree.leaves(quiet["vision"]), strict=True):  # all through it
+        assert np.linalg.norm(a - b) <= 0.05 * np.linalg.norm(b)
+
+
 def test_a_part_has_the_videos_of_its_prompts(made):
     model, prompt, _, _ = made
     parts = microbatch.split_prompts(prompt, model, 2)

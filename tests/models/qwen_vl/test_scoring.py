@@ -1,5 +1,7 @@
 import dataclasses
 import functools
+import math
+import re
 
 import chex
 import jax
@@ -7,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from evads_jax.models import lora, qwen_vl
 from evads_jax.models.attention import splash
 from evads_jax.models.qwen_vl import encode_video, scoring, text
 from evads_jax.models.qwen_vl.scoring import from_logits
@@ -49,15 +52,15 @@ def naive_scores(params, config=tiny.CONFIG):
     return scoring.TokenScores(*(jnp.stack([jnp.asarray(x) for x in values]).reshape(tokens.shape) for values in flat))
 
 
-def value_and_gradient(scores_of, dtype):
-    """Scores and parameter gradient, all in `dtype`; compiled once and run once, so compiled without optimisation."""
+def value_and_gradient(scores_of, dtype, of=PARAMS):
+    """Scores and gradient at `of`, all in `dtype`; compiled once and run once, so compiled without optimisation."""
 
     def loss(params):
         scores = scores_of(params)
         return weighted(scores), scores
 
     with jax.enable_x64(dtype == "float64"):
-        params = jax.tree.map(lambda x: x.astype(dtype), PARAMS)
+        params = jax.tree.map(lambda x: x.astype(dtype), of)
         run = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options={"xla_backend_optimization_level": 0})
         (_, scores), gradient = run(params)
         return jax.tree.map(np.asarray, (scores, gradient))
@@ -102,9 +105,42 @@ def test_the_fused_kernel_gives_the_same(expected, monkeypatch):
     assert_same(ours("float32", attention="splash", scan_layers=True, remat=True), expected, 1e-5)
 
 
+@pytest.mark.slow  # a second naive form to compile
+def test_gradients_of_adapters_are_those_of_separate_sequences_with_the_products_in_the_matrices():
+    trees = (tree(tiny.CONFIG) for tree in (qwen_vl.abstract, qwen_vl.axes, qwen_vl.fan_in))
+    adapter = lora.init(lora.declare(*trees, 2, 3.0, tuple(lora.GROUPS)), jax.random.key(3))
+    adapter = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(x.size), x.shape), adapter)
+    adapted = lambda leaf: isinstance(leaf, lora.Adapted)  # noqa: E731
+
+    def combined(adapter):
+        frozen = jax.tree.map(lambda x: x.astype(jax.tree.leaves(adapter)[0].dtype), PARAMS)
+        return lora.combine(frozen, adapter)
+
+    def formed(leaf):
+        if not adapted(leaf):
+            return leaf
+        return leaf.weight + leaf.factors.scale * (leaf.factors.a @ leaf.factors.b).reshape(leaf.shape)
+
+    def naively(adapter):
+        return naive_scores(jax.tree.map(formed, combined(adapter), is_leaf=adapted))
+
+    prompt, suffix = tiny.batch()
+    config = dataclasses.replace(tiny.CONFIG, dtype="float64")
+    found = value_and_gradient(lambda a: scoring.score(combined(a), config, prompt, suffix), "float64", adapter)
+    assert_same(found, value_and_gradient(naively, "float64", adapter), 1e-10)
+
+
 def test_padding_never_matters_whatever_it_holds(expected):
     batch = {"garbage": np.random.default_rng(3), "pad_tokens": 3, "pad_units": 1}
     assert_same(ours(batch=batch), expected, 1e-10)
+
+
+def test_the_logits_of_all_tokens_never_exist_in_either_pass():
+    prompt, suffix = tiny.batch()
+    config = dataclasses.replace(tiny.CONFIG, logit_chunk=8)  # of 42 tokens: six chunks of seven
+    program = str(jax.make_jaxpr(jax.grad(lambda p: weighted(scoring.score(p, config, prompt, suffix))))(PARAMS))
+    shapes = set(re.findall(rf"\[([\d,]+),{config.vocabulary}\]", program))
+    assert max(math.prod(map(int, shape.split(","))) for shape in shapes) == 7
 
 
 def test_features_that_no_token_names_may_be_nan():
