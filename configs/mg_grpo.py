@@ -57,7 +57,7 @@ def _rendered() -> ml_collections.ConfigDict:
     data.records_per_shard = 100
     data.workers = 0  # Grain worker processes
     data.prompt_tokens = 240  # bucket T: longer prompts lose event lines
-    data.suffix_tokens = 104  # bucket S: question + completion (SFT), completion (RL)
+    data.suffix_tokens = 104  # bucket S: question + completion (SFT)
     # sft_released | rl_released | eval_released | asr_ocr. The released formats are the defaults for released rows
     # (variant evads). A model of this size learns no second format from the few steps of RL, and a gain that is
     # only a matter of format would be none: here every stage has the same one.
@@ -150,6 +150,8 @@ def _rendered() -> ml_collections.ConfigDict:
     rl.temperature = 1.0
     rl.top_p = 1.0
     rl.max_new_tokens = 72
+    # Smaller numbers of tokens, ascending, that completions are padded to where none is longer; None: always to that.
+    rl.suffix_buckets = placeholder(tuple)
     rl.mask_truncated = False  # True: completions that the limit cut off leave the loss
     rl.overlong_tokens = 0  # the last so many tokens before max_new_tokens cost up to overlong_weight; 0: none do
     rl.overlong_weight = 1.0

@@ -1,5 +1,7 @@
 """Which settings of `config.rl` go together; docs/rl.md says what each does."""
 
+import itertools
+
 from ml_collections import ConfigDict
 
 from evads_jax.errors import UserError
@@ -93,6 +95,10 @@ def _check_rollout(rl: ConfigDict) -> None:
     if rl.resample_flat and rl.kl == IN_REWARD:
         what = "with a KL term in the rewards no two are equal, so no group is flat"
         raise UserError(what, "config.rl.resample_flat", "take another rl.kl, or set it to 0")
+    places = (0, *(rl.suffix_buckets or ()), rl.max_new_tokens)
+    if not all(a < b for a, b in itertools.pairwise(places)):
+        what = f"suffix_buckets must rise, and stay below max_new_tokens {rl.max_new_tokens}, got {rl.suffix_buckets}"
+        raise UserError(what, "config.rl.suffix_buckets", "e.g. a quarter and a half of it")
     for field, whole in {"micro_groups": "batch_prompts", "micro_samples": "group"}.items():
         if rl[field] is not None and rl[whole] % rl[field]:
             what = f"{field} {rl[field]} does not divide {whole} {rl[whole]}"

@@ -38,6 +38,14 @@ class KVCache:
         empty = tuple(jnp.zeros((B, K, G, S, H), prompt_keys[0].dtype) for _ in range(config.layers))
         return cls(prompt_keys, prompt_values, prefix.lengths, prefix.next_position, empty, empty)
 
+    def widened(self, S: int) -> "KVCache":
+        """The cache with room for S tokens, at least as many as it has now."""
+
+        def pad(stack: tuple[Array, ...]) -> tuple[Array, ...]:
+            return tuple(jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, S - x.shape[3]), (0, 0))) for x in stack)
+
+        return dataclasses.replace(self, keys=pad(self.keys), values=pad(self.values))
+
     def write(self, layer: int, step: jax.Array, k: Array, v: Array) -> "KVCache":
         """The cache with one more token's keys and values [B, K, G, 1, H] in one layer."""
 

@@ -1,6 +1,7 @@
 """How tokens are sampled."""
 
 import dataclasses
+import itertools
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,6 +14,8 @@ class SamplingConfig:
       top_p: the smallest set of most likely tokens whose probability reaches this is drawn from; 1 draws from all.
       stop_ids: a sample ends with the first of these, which belongs to it.
       pad_id: fills the places after a sample's end.
+      buckets: numbers of tokens below S, ascending. Decoding begins with room for so many keys and values and goes on
+        with the next larger only where a sample is longer; empty: room for S from the beginning.
     """
 
     max_new_tokens: int
@@ -20,8 +23,16 @@ class SamplingConfig:
     top_p: float = 1.0
     stop_ids: tuple[int, ...] = ()
     pad_id: int = 0
+    buckets: tuple[int, ...] = ()
 
     def __post_init__(self):
         """Refuses values without a meaning."""
         if self.max_new_tokens < 1 or self.temperature < 0 or not 0 < self.top_p <= 1:
             raise ValueError(f"sampling needs max_new_tokens ≥ 1, temperature ≥ 0 and 0 < top_p ≤ 1, got {self}")
+        if not all(a < b for a, b in itertools.pairwise((0, *self.widths))):
+            raise ValueError(f"sampling needs buckets that rise from 1 to below max_new_tokens, got {self}")
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The buckets, and S."""
+        return (*self.buckets, self.max_new_tokens)

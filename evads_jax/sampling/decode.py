@@ -1,4 +1,4 @@
-"""Decoding: one token of every sample at a time, in a loop of static shape that ends when all samples have."""
+"""Decoding: one token of every sample at a time, in loops of static shape that end when all samples have."""
 
 import dataclasses
 
@@ -52,7 +52,7 @@ def decode(
       params: the model's parameters.
       config: the model's sizes.
       sampling: how tokens are chosen, and S.
-      cache: the prompts' cache, with room for S tokens of G samples each.
+      cache: the prompts' cache, with room for as many tokens of G samples each as the first of `sampling.widths`.
       last: the hidden state that predicts the first token.
       keys: one PRNG key per sample [B, G]; step s uses fold_in(key, s), whatever S is.
       absent: prompts that are padding; they count as done from the start.
@@ -97,7 +97,9 @@ def decode(
         cache=cache,
     )
     state = add(state, jnp.repeat(last, G, axis=0))
-    state = jax.lax.while_loop(lambda state: (state.step < S) & ~state.done.all(), body, state)
+    for width in sampling.widths:
+        state = dataclasses.replace(state, cache=state.cache.widened(width))
+        state = jax.lax.while_loop(lambda state, width=width: (state.step < width) & ~state.done.all(), body, state)
     return dataclasses.replace(state, done=state.done & ~done)
 
 

@@ -55,7 +55,7 @@ def answer(
         next_position=(prefix.next_position[:, None] + lengths).reshape(-1),
         last=last,
     )
-    cache = KVCache.create(config, whole, 1, sampling.max_new_tokens)
+    cache = KVCache.create(config, whole, 1, sampling.widths[0])
     ids = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(key, i), 0)[None])(question_ids.reshape(-1))
     out = decode(params, config, sampling, cache, last, ids, whole.lengths == 0)
     return Rollout(out.tokens, out.lengths, out.logprobs, out.done)

@@ -79,7 +79,7 @@ def continue_prompts(
       sampling: how tokens are chosen, and S.
       key: PRNG key of this rollout.
     """
-    cache = KVCache.create(config, prefix, G, sampling.max_new_tokens)
+    cache = KVCache.create(config, prefix, G, sampling.widths[0])
     keys = jax.vmap(lambda i: jax.vmap(lambda g: jax.random.fold_in(jax.random.fold_in(key, i), g))(jnp.arange(G)))
     out = decode(params, config, sampling, cache, prefix.last, keys(prompt_ids), prefix.lengths == 0)
     return Rollout(out.tokens, out.lengths, out.logprobs, out.done)

@@ -39,7 +39,7 @@ from evads_jax.train.microbatch import Split, logprobs, value_and_gradients
 from evads_jax.train.processes import gather
 from evads_jax.train.resampling import Drawn, resample
 from evads_jax.train.sampler import Sampler
-from evads_jax.train.samples import Known, Samples, keep, suffix_of
+from evads_jax.train.samples import Known, Samples, keep, narrowed, suffix_of
 from evads_jax.train.stage import Learner, Result
 from evads_jax.train.state import TrainState
 
@@ -81,6 +81,7 @@ class GRPOLearner(Learner[PromptsBatch]):
         self._params, self._model, self._rl, self._optimizer = params, model, rl, optimizer
         self._rewards, self._folder, self._division = rewards, folder, division or Division()
         self._sample = Sampler(model, rl.group, sampling, self._division)
+        self._widths = sampling.widths
         self._split = Split(rl.micro_groups, rl.micro_samples)
         self._scored = dataclasses.replace(model, logit_chunk=rl.logit_chunk) if rl.logit_chunk else model
         self.update = jax.jit(self._update, donate_argnums=0)
@@ -127,7 +128,7 @@ class GRPOLearner(Learner[PromptsBatch]):
         values = _combined(gather(parts)) | resampled | gather(weights)
         clock.end("update")
         values |= judging.metrics(judged) | _groups(advantages)
-        values |= shares(gather(prompt.lengths), found.lengths, batch.prompt.tokens.shape[1], rl.max_new_tokens)
+        values |= shares(gather(prompt.lengths), found.lengths, batch.prompt.tokens.shape[1], samples.old.shape[-1])
         return before, values | clock.fields
 
     def _keep(self, number: int, judged: judging.Judged, examples: Sequence[Example], advantages: Advantages) -> None:
@@ -189,7 +190,12 @@ class GRPOLearner(Learner[PromptsBatch]):
         return penalised
 
     def _known(self, params: Tree, prompt: PromptBatch, rollout: Rollout) -> Known:
-        """The log-probabilities that the updates need; none of them depends on a reward."""
+        """The log-probabilities that the updates need; none of them depends on a reward.
+
+        From here on the completions are padded to the smallest bucket that holds the longest of them.
+        """
+        longest = int(gather(rollout.lengths).max())
+        rollout = narrowed(rollout, next(width for width in self._widths if longest <= width))
         rl, suffix = self._rl, suffix_of(rollout)
         old, sampled, reference = rollout.logprobs, None, None
         if rl.old_logps == "recomputed":
@@ -263,7 +269,7 @@ def train_grpo(context: Context, params: Tree) -> Result:
     )  # fmt: skip
     sampling = SamplingConfig(
         max_new_tokens=rl.max_new_tokens, temperature=rl.temperature, top_p=rl.top_p, stop_ids=stop_ids(tokenizer),
-        pad_id=tokenizer.ids.pad,
+        pad_id=tokenizer.ids.pad, buckets=tuple(rl.suffix_buckets or ()),
     )  # fmt: skip
     part = context.divide(params, STAGE)
     made = optimizer.make(rl, part.decay_mask, rl.max_steps * rl.updates_per_rollout, part.matrices)

@@ -1,6 +1,7 @@
 """What an update learns from, beside the prompts: completions with their log-probabilities and advantages."""
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import jax
@@ -39,6 +40,12 @@ class Known(NamedTuple):
     old: jax.Array
     sampled: jax.Array | None
     reference: jax.Array | None
+
+
+@functools.partial(jax.jit, static_argnames="width")
+def narrowed(rollout: Rollout, width: int) -> Rollout:
+    """The rollout with `width` places for the tokens of each sample; none may have more."""
+    return dataclasses.replace(rollout, tokens=rollout.tokens[..., :width], logprobs=rollout.logprobs[..., :width])
 
 
 @jax.jit

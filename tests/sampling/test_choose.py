@@ -67,7 +67,8 @@ def test_a_low_temperature_sharpens():
     np.testing.assert_allclose(share, 1 / (1 + np.exp([4.0, 1.0, 0.25])), atol=0.03)
 
 
-@pytest.mark.parametrize("fields", [{"max_new_tokens": 0}, {"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.1}])
+@pytest.mark.parametrize("fields", [{"max_new_tokens": 0}, {"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.1},
+                                     {"buckets": (0, 2)}, {"buckets": (3, 2)}, {"buckets": (4,)}])  # fmt: skip
 def test_settings_without_a_meaning_are_refused(fields):
     with pytest.raises(ValueError, match="sampling needs"):
         SamplingConfig(**{"max_new_tokens": 4, **fields})

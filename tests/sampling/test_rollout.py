@@ -62,6 +62,16 @@ def test_a_sample_depends_on_its_prompt_its_number_and_nothing_else(rollout):
             assert jnp.array_equal(longer.tokens[b, g, :n], rollout.tokens[b, g, :n])
 
 
+@pytest.mark.parametrize("stop_ids", [SAMPLING.stop_ids, tuple(range(3, 20))], ids=["long", "short"])
+def test_buckets_never_matter_however_many_of_them_are_needed(stop_ids):
+    sampling = dataclasses.replace(SAMPLING, stop_ids=stop_ids)
+    whole, grown = (roll(sampling=dataclasses.replace(sampling, buckets=buckets)) for buckets in ((), (1, 2, 6)))
+    assert jnp.array_equal(grown.tokens, whole.tokens)
+    assert jnp.array_equal(grown.lengths, whole.lengths)
+    assert jnp.array_equal(grown.finished, whole.finished)
+    np.testing.assert_allclose(grown.logprobs, whole.logprobs, atol=1e-5)
+
+
 def test_samples_of_a_group_differ_and_so_do_those_of_other_keys_and_ids(rollout):
     assert len({tuple(row) for row in np.asarray(rollout.tokens[0]).tolist()}) > 1
     assert not jnp.array_equal(roll(key=jax.random.key(8)).tokens, rollout.tokens)

@@ -51,7 +51,9 @@ def learner_of(made, params, judge, folder, stop=(), **changes):
     rl = config().rl
     rl.update(changes)
     ids = made.tokenizer.ids
-    sampling = SamplingConfig(rl.max_new_tokens, 1.0, 1.0, (*stop_ids(made.tokenizer), *stop), ids.pad)
+    sampling = SamplingConfig(
+        rl.max_new_tokens, 1.0, 1.0, (*stop_ids(made.tokenizer), *stop), ids.pad, rl.suffix_buckets or ()
+    )
     rewards = judging.RewardFunction(judge, made.tokenizer, rl, "en")
     return grpo.GRPOLearner(
         params, made.model, rl, optimizer.make(rl, decay_mask(made.model), 10), rewards, sampling, folder
@@ -253,6 +255,27 @@ def test_micro_batches_change_nothing(made, params, tmp_path):
             assert steps[1][name] == pytest.approx(value, rel=1e-5, abs=1e-6), name
     assert steps[1]["loss"] == pytest.approx(steps[0]["loss"], rel=1e-6, abs=1e-7)
     assert steps[1]["grad_norm"] == pytest.approx(steps[0]["grad_norm"], rel=1e-6)
+
+
+def test_completions_are_padded_to_the_bucket_that_holds_the_longest(made, params, tmp_path):
+    plain, bucketed = (
+        learner_of(made, params, CountingJudge(missing=8), tmp_path, stop=range(20, 80), **changes)
+        for changes in ({}, {"suffix_buckets": (3, 10)})
+    )
+    widths, update = [], bucketed.update
+    bucketed.update = lambda before, prompt, samples, frozen: (
+        widths.append(samples.suffix.tokens.shape[-1]) or update(before, prompt, samples, frozen)
+    )
+    longest = []
+    for number in range(1, 9):
+        key = jax.random.key(number)
+        steps = [learner.step(learner.initial(), batch_of(made), key)[1] for learner in (plain, bucketed)]
+        longest.append(max(row["tokens"] for row in completions.read(tmp_path, grpo.STAGE, 1)))
+        for name in ("loss", "grad_norm", "kl", "entropy", "logprob_gap_max", "tokens", "completion_tokens"):
+            assert steps[1][name] == pytest.approx(steps[0][name], rel=1e-5, abs=1e-6), name
+        assert steps[1]["padding"] <= steps[0]["padding"]
+    assert widths == [next(width for width in (3, 10, 12) if length <= width) for length in longest]
+    assert len(set(widths)) > 1, "the test needs several"
 
 
 def test_everything_that_can_be_set_is_recorded(made, params, tmp_path):
