@@ -36,7 +36,7 @@ def get_config(variant: str = "run") -> ml_collections.ConfigDict:
 
     policy = config.policy = ml_collections.ConfigDict()
     policy.kind = variant  # run | checkpoint | endpoint
-    policy.run = placeholder(str)  # run: its folder
+    policy.run = placeholder(str)  # run: its folder, also gs://BUCKET/run
     policy.stage = placeholder(str)  # run: sft, control or mg_grpo; default: the last that is finished
     policy.path = placeholder(str)  # checkpoint: a Qwen2.5-VL or Qwen3-VL folder in the Hugging Face layout
     policy.dtype = "bfloat16"  # checkpoint: of activations

@@ -17,7 +17,7 @@ placeholder = config_dict.placeholder
 def get_config() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.job = "export"
-    config.run = placeholder(str)  # the run's folder
+    config.run = placeholder(str)  # the run's folder, also gs://BUCKET/run
     config.stage = placeholder(str)  # base | sft | control | mg_grpo; default: mg_grpo where it is finished
     config.out = placeholder(str)  # the folder to write
     config.dtype = "float32"  # float32 | bfloat16, of a model that did not start from a checkpoint; else that one's

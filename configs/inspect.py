@@ -16,7 +16,7 @@ placeholder = config_dict.placeholder
 def get_config() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.job = "inspect"
-    config.run = placeholder(str)  # a folder of mg_grpo or evaluate
+    config.run = placeholder(str)  # a folder of mg_grpo or evaluate, also gs://BUCKET/run
     config.source = "evaluation"  # evaluation | training
     config.stage = placeholder(str)  # a folder of W/evaluation, or a stage of training; default: the last
     config.step = placeholder(int)  # training: one step; default all that were kept

@@ -37,7 +37,7 @@ def _rendered() -> ml_collections.ConfigDict:
     run.language = "en"  # zh | en: prompt suffix, judge wording, the unit of «about 50 words»
     run.seed = 0  # everything random in the run derives from it
     run.stages = ("base", "sft", "mg_grpo")  # of base, sft, mg_grpo, control; each is trained and evaluated in turn
-    run.sft_from = placeholder(str)  # another run's folder: its shards, tokenizer and sft stage are the start
+    run.sft_from = placeholder(str)  # another run's folder, also gs://…: its shards, tokenizer and sft are the start
 
     data = config.data = ml_collections.ConfigDict()
     data.source = "render"  # render | annotations | folder

@@ -21,5 +21,5 @@ def get_config(variant: str = "main") -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.job = "density_table" if variant == "density" else "tables"
     config.table = variant  # one of VARIANTS
-    config.runs = config_dict.placeholder(str)  # folders or patterns, separated by commas
+    config.runs = config_dict.placeholder(str)  # folders or patterns, separated by commas; also gs://…
     return config

@@ -71,6 +71,9 @@ RESUMABLE = (
 )
 
 
+CONFIG = "config.json"  # of a run's folder
+
+
 def claim(workdir: Path, config: config_dict.ConfigDict) -> None:
     """Makes the work directory for a config, or checks that it was made with the same one.
 
@@ -82,7 +85,7 @@ def claim(workdir: Path, config: config_dict.ConfigDict) -> None:
         UserError: the folder was made with a config that differs in a field outside `RESUMABLE`, or it cannot be
             written.
     """
-    path = workdir / "config.json"
+    path = workdir / CONFIG
     mine = json.loads(config.to_json())
     if path.exists():
         theirs = json.loads(path.read_text())
@@ -113,7 +116,7 @@ def read(workdir: Path) -> dict[str, Any]:
         UserError: it holds none.
     """
     try:
-        return dict(json.loads((workdir / "config.json").read_text(encoding="utf-8")))
+        return dict(json.loads((workdir / CONFIG).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise UserError("no run here", str(workdir), "give the folder of a finished run") from error
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from evads_jax import whole
+from evads_jax import storage, whole
 from evads_jax.data.records import Example, Records
 from evads_jax.errors import UserError
 
@@ -157,7 +157,7 @@ def load(workdir: Path) -> dict[str, Evaluation]:
         name = path.parent.name
         found[name] = Evaluation(name, path.parent, summary, read_lines(path.parent / "verdicts.jsonl"))
     if not found:
-        raise UserError("no evaluation here", str(workdir), "give the folder of a finished run")
+        raise UserError("no evaluation here", storage.name_of(workdir), "give the folder of a finished run")
     order = [CHANCE, *(name for stage in STAGES for name in (stage, stage + _BLANKED))]
     return dict(sorted(found.items(), key=lambda item: order.index(item[0]) if item[0] in order else len(order)))
 

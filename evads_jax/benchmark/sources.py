@@ -103,9 +103,7 @@ class FirstVideos:
         return self.records[range(len(self))[index]]
 
 
-def find(
-    data: ConfigDict, defaults: Mapping[str, Any], multiple: int = 1, default_shards: Path | None = None
-) -> Source:
+def find(data: ConfigDict, defaults: Mapping[str, Any], multiple: int = 1, default_shards: str | None = None) -> Source:
     """The source that a config names.
 
     Args:
@@ -129,10 +127,10 @@ def find(
     if named and named[0] != "shards":
         frames = {name: default if data[name] is None else data[name] for name, default in defaults.items()}
         return _annotated(data, named[0], frames, multiple)
-    return _prepared(Path(data.shards) if named else Path(str(default_shards)), data)
+    return _prepared(data.shards or str(default_shards), data)
 
 
-def _prepared(root: Path, data: ConfigDict) -> Source:
+def _prepared(root: str, data: ConfigDict) -> Source:
     records = shards.open(root, SPLIT)
     recipe = records.manifest.recipe
     held = recipe.get("sampling", {})

@@ -9,6 +9,8 @@
 - `learning`: what the stages learned, over seeds (`benchmark.learning`); `learning_summary`: the same in short.
 - `flor`: few-shot accuracies by norm and target, over seeds (`benchmark.fewshot.tables`).
 
+Runs may lie in a bucket (`gs://BUCKET/study/seed*/mg`): their configs and evaluations are brought here.
+
 The table `density` is a job of its own (`train.density_table`). A published figure would stand in a row of its own,
 marked as published; the paper gives none for scores but one headline (`PUBLISHED_NOTE`).
 """
@@ -23,6 +25,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from evads_jax import storage
 from evads_jax.benchmark import files, html
 from evads_jax.benchmark.ablation import data_scale, reward_ablation
 from evads_jax.benchmark.compare import INTERVAL_NOTE, SHORT, Run, check_comparable, figures, score_columns
@@ -34,6 +37,7 @@ from evads_jax.benchmark.table import Cell, Table, write_tables
 from evads_jax.data.records import DIMENSIONS
 from evads_jax.errors import UserError
 
+WANTED = ("config.json", "evaluation")  # what tables are made from
 # Tasks in the order of their dimension, each dimension's mean after its tasks.
 COLUMNS = (*(c for name, tasks in DIMENSIONS.items() for c in (*tasks, name)), ALL)
 PUBLISHED_NOTE = (
@@ -77,18 +81,25 @@ def write_run_tables(workdir: Path) -> list[Path]:
     return write_tables(folder, "main", main([workdir])) + write_tables(folder, "learning", learning([workdir]))
 
 
-def find_runs(runs: str | Sequence[str] | None) -> list[Path]:
+def find_runs(runs: str | Sequence[str] | None, wanted: Sequence[str] = WANTED) -> list[Path]:
     """The folders that a field names: paths or patterns, as a list or separated by commas.
 
+    Args:
+      runs: the field; its paths may be of a bucket.
+      wanted: of a run in a bucket, the files and folders that are brought here.
+
     Raises:
-      UserError: none is named, or a pattern matches nothing.
+      UserError: none is named, a pattern matches nothing, or a run in a bucket has nothing that is wanted.
     """
     patterns = [p.strip() for p in (runs.split(",") if isinstance(runs, str) else runs or ()) if p.strip()]
     if not patterns:
         raise UserError("no runs to tabulate", "config.runs", "name their folders, e.g. --config.runs='runs/seed*'")
     found: dict[Path, None] = {}
     for pattern in patterns:
-        matches = sorted(p for p in map(Path, glob.glob(pattern)) if p.is_dir())
+        if storage.url_of(pattern) is None:
+            matches = sorted(p for p in map(Path, glob.glob(pattern)) if p.is_dir())
+        else:
+            matches = [storage.fetched(url, *wanted) for url in storage.matching(pattern)]
         if not matches:
             raise UserError("no such run", pattern, "give the folder of a finished run")
         found |= dict.fromkeys(matches)

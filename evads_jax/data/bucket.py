@@ -20,7 +20,7 @@ def fetched(folder: str | Path, splits: Iterable[str]) -> Path:
     """Where on this machine the shards of some splits are; those in a bucket are brought here first.
 
     A shard is taken when its size and hash are the manifest's; one that is here already is not brought again. A split
-    that has no manifest in the bucket is left as it is here.
+    that has no manifest in the bucket is left as it is here. What lies in the mirror of the run is there already.
 
     Args:
       folder: a folder of splits, local or `gs://BUCKET/folder`.
@@ -32,9 +32,12 @@ def fetched(folder: str | Path, splits: Iterable[str]) -> Path:
     url = storage.url_of(folder)
     if url is None:
         return Path(folder)
+    if (here := storage.inside(url)) is not None:
+        return here
     store, local = storage.Bucket(url), storage.local_folder(url)
+    held = store.list()  # tells of a bucket that is not there before shards are made for it
     for split in splits:
-        if (text := store.get(f"{split}/{_MANIFEST}")) is not None:
+        if f"{split}/{_MANIFEST}" in held and (text := store.get(f"{split}/{_MANIFEST}")) is not None:
             try:
                 _fetch(store, url, local / split, split, text)
             except OSError as error:
@@ -44,7 +47,9 @@ def fetched(folder: str | Path, splits: Iterable[str]) -> Path:
 
 
 def upload(local: Path, folder: str | Path, splits: Iterable[str]) -> None:
-    """Puts the shards of some splits where they belong; nothing where that is no bucket, or another process does it.
+    """Puts the shards of some splits where they belong; nothing where that is no bucket, or another one does it.
+
+    Another process, or the mirror of the run, in which they lie.
 
     Args:
       local: the complete shards, as `fetched` named them.
@@ -55,7 +60,7 @@ def upload(local: Path, folder: str | Path, splits: Iterable[str]) -> None:
       UserError: the bucket cannot be used; what is there is as it was, or has no manifest yet.
     """
     url = storage.url_of(folder)
-    if url is None or not storage.writes():
+    if url is None or storage.inside(url) is not None or not storage.writes():
         return
     store = storage.Bucket(url)
     held = store.list()
@@ -102,4 +107,4 @@ def _read(text: bytes, where: str) -> Manifest:
 def _same(held: dict[str, storage.Object], split: str, path: Path) -> bool:
     """Whether the bucket holds just this file."""
     about = held.get(f"{split}/{path.name}")
-    return about is not None and about.size == path.stat().st_size and about.md5 == storage.md5(path)
+    return about is not None and storage.same(path, about) is True

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import sentencepiece
 import tokenizers
 
-from evads_jax import whole
+from evads_jax import storage, whole
 from evads_jax.data.prompts import TAGS
 from evads_jax.errors import UserError
 
@@ -249,7 +249,7 @@ def load_tokenizer(kind: str, path: str | Path) -> Tokenizer:
 
     Args:
       kind: "sentencepiece" or "huggingface".
-      path: the folder with `tokenizer.model` or `tokenizer.json`, or the file itself.
+      path: the folder with `tokenizer.model` or `tokenizer.json`, or the file itself; also in a bucket (`gs://…`).
 
     Raises:
       UserError: unknown kind, no such file, or a file of another form.
@@ -257,7 +257,7 @@ def load_tokenizer(kind: str, path: str | Path) -> Tokenizer:
     names = {"sentencepiece": "tokenizer.model", "huggingface": "tokenizer.json"}
     if kind not in names:
         raise UserError(f"unknown tokenizer kind {kind!r}", "tokenizer.kind", f"use one of {', '.join(names)}")
-    file = Path(path) / names[kind] if Path(path).is_dir() else Path(path)
+    file = tokenizer_file(path, names[kind])
     try:
         content = file.read_bytes()
         if kind == "sentencepiece":
@@ -265,6 +265,21 @@ def load_tokenizer(kind: str, path: str | Path) -> Tokenizer:
         return HuggingFaceTokenizer(content.decode(), str(file))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError("no readable tokenizer", str(file), "set tokenizer.path to the folder that holds it") from error
+
+
+def tokenizer_file(path: str | Path, name: str) -> Path:
+    """The file of a tokenizer on this machine, which need not be there.
+
+    Args:
+      path: the folder that holds it, or the file itself; one in a bucket is fetched.
+      name: how it is called.
+
+    Raises:
+      UserError: the bucket cannot be used, or does not hold it.
+    """
+    if (url := storage.url_of(path)) is not None:
+        return storage.fetched(url.removesuffix(f"/{name}"), name) / name
+    return Path(path) / name if Path(path).is_dir() else Path(path)
 
 
 def find_tokenizer(folder: str | Path) -> Tokenizer:

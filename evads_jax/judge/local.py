@@ -23,7 +23,7 @@ import safetensors
 import safetensors.numpy
 from jaxtyping import Float
 
-from evads_jax import whole
+from evads_jax import storage, whole
 from evads_jax.data import chat
 from evads_jax.data.prompts import PromptText, fit
 from evads_jax.data.tokenizer import Tokenizer, load_tokenizer
@@ -186,12 +186,12 @@ def save(
 
 
 def load(folder: str | Path, language: str, batch: int = 16) -> LocalJudge:
-    """Reads a judge that `save` wrote.
+    """Reads a judge that `save` wrote, from a folder on this machine or in a bucket.
 
     Raises:
       UserError: there is none, it is damaged, or it judges in another language.
     """
-    folder = Path(folder)
+    folder = storage.fetched(folder)
     try:
         about = json.loads((folder / DESCRIPTION).read_text())
         sizes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in about["model"].items()}

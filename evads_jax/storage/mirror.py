@@ -16,13 +16,13 @@ import sqlite3
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from evads_jax import whole
 from evads_jax.errors import UserError
 from evads_jax.storage.parts import Log, log_of
-from evads_jax.storage.store import Object, Store, md5
+from evads_jax.storage.store import Object, Store, same
 
 MARKS = ("finished.json", "summary.json", "manifest.json")  # say that what lies beside them is complete
 APART = "checkpoints"  # a folder of this name, at any depth, is left alone
@@ -51,8 +51,14 @@ class Mirror:
         self._logs: dict[str, Log] = {}
         self._held: dict[str, Signature] = {}  # what the bucket holds → the state of the file that was the same
 
-    def fetch(self) -> None:
-        """Makes the folder what the bucket holds, and this process the one that writes there.
+    def fetch(self, wanted: Sequence[str] = ()) -> bool:
+        """Makes the folder what the bucket holds, and this process the one that writes there, if it is to write.
+
+        Args:
+          wanted: names of files and folders; all others are left as they are; none for everything.
+
+        Returns:
+          Whether the bucket holds any of it.
 
         Raises:
           UserError: the folder mirrors another bucket or cannot be written, or the bucket cannot be used.
@@ -63,15 +69,17 @@ class Mirror:
             ours = held is not None and held.decode() == self._id
             if self.writes and not ours:
                 self.store.put(OWNER, self._id.encode())
-            objects = {name: about for name, about in self.store.list().items() if _mirrored(name)}
+            objects = {name: about for name, about in self.store.list().items() if _mirrored(name, wanted)}
             self._held = {}
             self._logs = self._fetch_logs(objects)
             for name, about in objects.items():
                 if log_of(name) is None:
                     self._fetch_file(name, about, ours)
             for name, path in self._files():
-                if name not in self._held and not (ours and name.endswith(_DATABASE)):
-                    path.unlink()
+                kept = name in self._held or not _mirrored(name, wanted) or (ours and name.endswith(_DATABASE))
+                if not kept:
+                    path.unlink(missing_ok=True)
+            return bool(objects)
         except OSError as error:
             what = f"cannot write the mirror of {self.url}: {error.strerror or error}"
             raise UserError(what, str(self.folder), "make room, or set EVADS_LOCAL to another folder") from error
@@ -136,12 +144,23 @@ class Mirror:
         if ours and name.endswith(_DATABASE) and path.exists():
             self._held[name] = ()  # what was paid for here since the last push stays, and goes up with the next
             return
-        if not path.is_file() or about.md5 is None or about.md5 != md5(path):
+        if not path.is_file() or not same(path, about):
             with whole.replacing(path) as temporary:
-                self.store.get_file(name, temporary)
+                self._get(name, about, temporary)
                 for ending in _UNFINISHED:  # what belonged to the file that is replaced
                     path.with_name(path.name + ending).unlink(missing_ok=True)
         self._held[name] = _state(path) or ()
+
+    def _get(self, name: str, about: Object, path: Path) -> None:
+        """Brings a file, and looks whether it is what was listed."""
+        try:
+            self.store.get_file(name, path)
+            arrived = same(path, about) is not False
+        except FileNotFoundError:
+            arrived = False
+        if not arrived:
+            what = "a file changed while it was fetched, or did not arrive whole"
+            raise UserError(what, f"{self.url}/{name}", "start the same command again")
 
     def _files(self) -> Iterator[tuple[str, Path]]:
         """Everything here that is mirrored, by its name in the bucket."""
@@ -184,8 +203,11 @@ def _is_plain(name: str) -> bool:
     return not _is_log(name) and not _is_mark(name)
 
 
-def _mirrored(name: str) -> bool:
-    return name != OWNER and APART not in PurePosixPath(name).parent.parts
+def _mirrored(name: str, wanted: Sequence[str]) -> bool:
+    if name == OWNER or APART in PurePosixPath(name).parent.parts:
+        return False
+    file = log_of(name) or name
+    return not wanted or any(file == want or file.startswith(want + "/") for want in wanted)
 
 
 def _state(path: Path) -> Signature | None:

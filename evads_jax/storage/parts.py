@@ -11,7 +11,7 @@ should be.
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from evads_jax.errors import UserError
 from evads_jax.storage.store import Store
@@ -25,6 +25,28 @@ def log_of(part: str) -> str | None:
     """The name of the log that an object is a part of; None where it is no part."""
     found = _PART.fullmatch(part)
     return found[1] if found else None
+
+
+def put_together(parts: Iterable[str], get: Callable[[str], bytes | None]) -> tuple[bytes, list[int]]:
+    """A log from its parts, and where each part that still counts ends in it.
+
+    Args:
+      parts: their names.
+      get: a part's bytes; None where it is not there.
+
+    Raises:
+      UserError: a part is missing.
+    """
+    parts = sorted(parts, key=_place)
+    base = max((i for i, part in enumerate(parts) if _place(part)[1] == 0), default=0)
+    whole, ends = b"", [0]
+    for part in parts[base:]:
+        data, offset = get(part), _place(part)[1]
+        if data is None or offset > len(whole):
+            raise UserError("a part of a log is missing in the bucket", part, "restore it, or start another run")
+        whole = whole[:offset] + data
+        ends = [end for end in ends if end <= offset] + [len(whole)]
+    return whole, ends
 
 
 class Log:
@@ -49,14 +71,7 @@ class Log:
         Raises:
           UserError: a part is missing.
         """
-        base = max((i for i, part in enumerate(self._parts) if _place(part)[1] == 0), default=0)
-        whole, ends = b"", [0]
-        for part in self._parts[base:]:
-            data, offset = self._store.get(part), _place(part)[1]
-            if data is None or offset > len(whole):
-                raise UserError("a part of a log is missing in the bucket", part, "restore it, or start another run")
-            whole = whole[:offset] + data
-            ends = [end for end in ends if end <= offset] + [len(whole)]
+        whole, ends = put_together(self._parts, self._store.get)
         self._digests = _digests(whole, ends)
         return whole
 

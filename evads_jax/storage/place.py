@@ -1,4 +1,4 @@
-"""Which paths lie in a bucket, and where on this machine their mirrors are."""
+"""Which paths lie in a bucket, and where on this machine their mirrors and copies are."""
 
 import hashlib
 import os
@@ -25,6 +25,17 @@ def url_of(path: str | Path | None) -> str | None:
 
 def local_folder(url: str) -> Path:
     """Where the mirror of `url` is: under `EVADS_LOCAL`, by default `~/.cache/evads_jax/runs`."""
-    root = os.environ.get("EVADS_LOCAL") or Path.home() / ".cache" / "evads_jax" / "runs"
-    name = f"{url.rpartition('/')[2]}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
-    return Path(root).resolve() / name
+    return _root() / f"{url.rpartition('/')[2]}-{_digest(url)}"
+
+
+def copy_folder(url: str) -> Path:
+    """Where the copy of `url` is that is only read; it is called as the folder in the bucket is."""
+    return _root() / "copies" / _digest(url) / url.rpartition("/")[2]
+
+
+def _root() -> Path:
+    return Path(os.environ.get("EVADS_LOCAL") or Path.home() / ".cache" / "evads_jax" / "runs").resolve()
+
+
+def _digest(url: str) -> str:
+    return hashlib.sha256(url.encode()).hexdigest()[:12]

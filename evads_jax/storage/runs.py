@@ -1,20 +1,18 @@
-"""The work directory of a job, wherever it is, and the mirrors that this process has open."""
+"""The work directory of a job, wherever it is."""
 
 import contextlib
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from evads_jax.errors import UserError
+from evads_jax.storage.folders import OPEN, mirror_of
 from evads_jax.storage.mirror import Mirror
 from evads_jax.storage.place import local_folder, url_of
 from evads_jax.storage.store import Bucket
 
 EVERY = 60.0  # seconds between two pushes where the job itself asks for none
-
-_OPEN: dict[Path, Mirror] = {}
 
 
 @contextlib.contextmanager
@@ -37,7 +35,7 @@ def run_folder(workdir: str | None) -> Iterator[Path | None]:
     mirror = Mirror(Bucket(url), url, local_folder(url), writes())
     mirror.fetch()
     _wait_for_all()
-    _OPEN[mirror.folder] = mirror
+    OPEN[mirror.folder] = mirror
     try:
         with _pushing(mirror):
             yield mirror.folder
@@ -50,13 +48,7 @@ def run_folder(workdir: str | None) -> Iterator[Path | None]:
     else:
         mirror.push()
     finally:
-        del _OPEN[mirror.folder]
-
-
-def mirror_of(path: str | Path) -> Mirror | None:
-    """The open mirror that a local path lies in; None where it lies in none."""
-    path = Path(path)
-    return next((mirror for folder, mirror in _OPEN.items() if folder == path or folder in path.parents), None)
+        del OPEN[mirror.folder]
 
 
 def push(path: str | Path) -> None:
@@ -67,15 +59,6 @@ def push(path: str | Path) -> None:
     """
     if (mirror := mirror_of(path)) is not None:
         mirror.push()
-
-
-def address(path: str | Path) -> Any:
-    """Where a path of a run really is: a local `Path`, or the bucket's `epath.Path` of one in a mirror."""
-    if (mirror := mirror_of(path)) is None:
-        return Path(path).absolute()
-    from etils import epath
-
-    return epath.Path(mirror.url) / Path(path).relative_to(mirror.folder).as_posix()
 
 
 def writes() -> bool:

@@ -18,17 +18,37 @@ class Object:
 
     Attributes:
       size: bytes.
-      md5: of its bytes, in base64; None where the bucket does not know it.
+      md5: of its bytes, in base64; None where the bucket does not know it: of what was uploaded in parts side by side.
+      crc32c: likewise; None where the bucket does not say.
     """
 
     size: int
     md5: str | None
+    crc32c: str | None = None
 
 
-def md5(path: Path) -> str:
-    """A file's `Object.md5`."""
+def same(path: Path, about: Object) -> bool | None:
+    """Whether a file is what a listing says of an object; None where they have one size and no digest is known."""
+    if path.stat().st_size != about.size:
+        return False
+    if about.md5 is not None:
+        return about.md5 == _md5(path)
+    return None if about.crc32c is None else about.crc32c == _crc32c(path)
+
+
+def _md5(path: Path) -> str:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
+    return base64.b64encode(digest.digest()).decode()
+
+
+def _crc32c(path: Path) -> str:
+    import google_crc32c  # of the extra gcs
+
+    digest = google_crc32c.Checksum()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
     return base64.b64encode(digest.digest()).decode()
 
 
@@ -99,7 +119,7 @@ class Bucket:
             found = self._files.find(self.url, detail=True)
         root = self.url.removeprefix("gs://") + "/"
         return {
-            path.removeprefix(root): Object(int(about["size"]), about.get("md5Hash"))
+            path.removeprefix(root): Object(int(about["size"]), about.get("md5Hash"), about.get("crc32c"))
             for path, about in found.items()
             if path.startswith(root) and about["type"] == "file" and not path.endswith("/")
         }

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from evads_jax import storage
 from evads_jax.data import media, prompts, qwen_processor
 from evads_jax.data.makers import Sampling
 from evads_jax.data.tokenizer import Tokenizer, find_tokenizer
@@ -97,24 +98,24 @@ def find(folder: str | Path, stage: str | None = None, **changes: Any) -> Source
     """The model in a folder; its parameters are not read.
 
     Args:
-      folder: a run's, or a checkpoint's in the Hugging Face layout.
+      folder: a run's, or a checkpoint's in the Hugging Face layout; also in a bucket.
       stage: of a run: base, sft, control or mg_grpo; None: the last that is finished.
       **changes: fields of `Manner` that are to differ from the model's own; None leaves one as it is.
 
     Raises:
       UserError: there is no such model, stage or tokenizer, or a change makes no sense.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
+    here = storage.fetched(folder, "config.json")
+    if not here.is_dir():
         raise UserError(
             "no such folder of a model", str(folder), "name a run's work directory, or a checkpoint's folder"
         )
     changes = {name: value for name, value in changes.items() if value is not None}
-    if "job" in qwen_processor.read_json(folder / "config.json"):
-        return _of_run(folder, stage, changes)
+    if "job" in qwen_processor.read_json(here / "config.json"):
+        return _of_run(here, stage, changes)
     if stage is not None:
         raise UserError(f"a checkpoint has no stage {stage!r}", "config.stage", "leave it out")
-    return _of_checkpoint(folder, changes)
+    return _of_checkpoint(storage.fetched(folder), changes)
 
 
 def _of_run(folder: Path, stage: str | None, changes: Mapping[str, Any]) -> Source:
@@ -136,7 +137,9 @@ def _of_run(folder: Path, stage: str | None, changes: Mapping[str, Any]) -> Sour
         frames = media.decode_jpegs([media.encode_jpeg(frame) for frame in taken.frames])
         return Seen(path.name, Clip(frames, taken.times), round(taken.duration))
 
-    return Source(f"{folder}, {policy.weights}", policy.tokenizer, model, manner, watch, policy.parameters)
+    return Source(
+        f"{storage.name_of(folder)}, {policy.weights}", policy.tokenizer, model, manner, watch, policy.parameters
+    )
 
 
 def _of_checkpoint(folder: Path, changes: Mapping[str, Any]) -> Source:
@@ -162,4 +165,4 @@ def _of_checkpoint(folder: Path, changes: Mapping[str, Any]) -> Source:
     def parameters() -> Any:
         return lora.hold(checkpoint.load_parameters(folder, model), qwen_vl.fan_in(model), model.dtype)
 
-    return Source(str(folder), tokenizer, model, manner, watch, parameters)
+    return Source(storage.name_of(folder), tokenizer, model, manner, watch, parameters)

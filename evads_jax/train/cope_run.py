@@ -23,6 +23,7 @@ import jax
 from ml_collections import ConfigDict
 from rich.console import Console
 
+from evads_jax import storage
 from evads_jax.benchmark import files
 from evads_jax.benchmark.retrieval import store, tables
 from evads_jax.benchmark.retrieval.score import Clips, score, summarise
@@ -96,7 +97,7 @@ def check(config: ConfigDict) -> None:
         "start.text": config.start.text,
     }
     for field, path in named.items():
-        if path and not Path(path).exists():
+        if path and not storage.address(path).exists():
             raise UserError(f"there is no {path}", f"config.{field}", "name a folder that is there")
     if config.eval.export not in ("", *store.EXPORTS):
         raise UserError(f"unknown form {config.eval.export!r}", "config.eval.export", "npz, safetensors or nothing")
@@ -165,9 +166,9 @@ class CopeRun:
         seed, start = self.config.run.seed, self.config.start
         params = cope.init(self.model, jax.random.fold_in(jax.random.key(seed), zlib.crc32(f"{seed}/init".encode())))
         if start.visual:
-            params = load_visual(params, self.model, start.visual)
+            params = load_visual(params, self.model, storage.fetched(start.visual))
         if start.text:
-            params = load_text(params, self.model, start.text)
+            params = load_text(params, self.model, storage.fetched(start.text))
         if self.mesh is None:
             return params
         return jax.device_put(params, partitioning.shardings(cope.axes(self.model), self.mesh, params))

@@ -8,12 +8,16 @@ from ml_collections import ConfigDict
 from PIL import Image
 from rich.console import Console
 
+from evads_jax import storage
+from evads_jax import workdir as run_folder
 from evads_jax.benchmark import files
 from evads_jax.benchmark.retrieval.page import nearest_products, result_page
 from evads_jax.benchmark.retrieval.score import Clips
+from evads_jax.data import bucket
 from evads_jax.data.fewshot.reading import READING_ERRORS
 from evads_jax.data.media import encode_jpeg
 from evads_jax.data.products.catalogue import SPLITS
+from evads_jax.data.products.prepare import FOLDER
 from evads_jax.data.products.records import DOMAINS, ProductClip
 from evads_jax.data.products.render import resized
 from evads_jax.errors import UserError
@@ -39,15 +43,19 @@ def run(config: ConfigDict, workdir: Path) -> None:
             raise UserError(f"unknown domain {config[field]!r}", f"config.{field}", "one of " + ", ".join(DOMAINS))
     if not config.run:
         raise UserError("no run to search with", "config.run", "name the folder of a finished run")
-    folder, console = Path(config.run), Console()
+    folder, console = storage.fetched(config.run, run_folder.CONFIG), Console()
     trained = results.read_config(folder)
     if trained.get("job") != "cope":
-        raise UserError(f"a run of the job {trained.get('job')!r}", str(folder), "name a run of configs/cope.py")
+        raise UserError(f"a run of the job {trained.get('job')!r}", config.run, "name a run of configs/cope.py")
     # The run's own shards, wherever it is searched from; nothing is drawn or trained anew.
-    trained.data.shards = trained.data.shards or str(folder / "products")
-    if lacking := [split for split in SPLITS if not (Path(trained.data.shards) / split / "manifest.json").is_file()]:
+    held = trained.data.shards or storage.name_of(folder / FOLDER)
+    products = bucket.fetched(held, SPLITS)
+    if lacking := [split for split in SPLITS if not (products / split / "manifest.json").is_file()]:
         what = f"no {lacking[0]} products of this run"
-        raise UserError(what, trained.data.shards, "search from the folder that it was trained in")
+        raise UserError(what, held, "search from the folder that it was trained in")
+    trained.data.shards = str(products)
+    if not trained.tokenizer.path:
+        trained.tokenizer.path = storage.name_of(folder / "tokenizer")
     trained.start.visual = trained.start.text = None  # its checkpoint holds them
     run = CopeRun.make(trained, folder, Opened(EventLog(folder, writes=False), console, teller(console)))
     if config.split not in run.sources:

@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from ml_collections import ConfigDict
 
+from evads_jax import storage
 from evads_jax import workdir as run_folder
 from evads_jax.benchmark.retrieval import tables
 from evads_jax.benchmark.table import write_tables
@@ -99,5 +100,5 @@ def _experiment(config: ConfigDict, workdir: Path, seed: int) -> ConfigDict:
     made = copy.deepcopy(config.experiment)
     made.run.seed = seed
     if not made.data.shards:
-        made.data.shards = str(workdir / f"seed{seed}" / "products")
+        made.data.shards = storage.name_of(workdir / f"seed{seed}" / "products")
     return made

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from evads_jax import storage
 from evads_jax.benchmark import files, tables
 from evads_jax.benchmark.table import Cell, Table
 from evads_jax.density.published import PUBLISHED
@@ -17,6 +18,7 @@ from evads_jax.errors import UserError
 
 METRICS = ("V_den", "A_den", "O_den")
 CORPUS = Path("density") / "corpus.json"
+_WANTED = tuple(CORPUS.with_name(name).as_posix() for name in ("corpus.json", "config.json"))
 
 
 def run(config: Mapping[str, Any], workdir: Path) -> None:
@@ -29,7 +31,7 @@ def run(config: Mapping[str, Any], workdir: Path) -> None:
     Raises:
       UserError: no runs, or one without a measured corpus.
     """
-    paths = tables.write(workdir / "tables", "density", [density(tables.find_runs(config["runs"]))])
+    paths = tables.write(workdir / "tables", "density", [density(tables.find_runs(config["runs"], _WANTED))])
     print(paths[0].read_text(encoding="utf-8"))
     print(f"written: {paths[0]} and csv, tex and html files beside it")
 
@@ -68,4 +70,5 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError("no measured corpus", str(path.parent.parent), "give the folder of a density run") from error
+        where = storage.name_of(path.parent.parent)
+        raise UserError("no measured corpus", where, "give the folder of a density run") from error

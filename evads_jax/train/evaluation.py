@@ -19,6 +19,7 @@ from typing import Any
 from ml_collections import ConfigDict
 from rich.console import Console
 
+from evads_jax import storage
 from evads_jax import workdir as run_folder
 from evads_jax.benchmark import files, sources, tables
 from evads_jax.benchmark.endpoint_policy import SECTION as ENDPOINT
@@ -61,14 +62,14 @@ class Subject:
       defaults: for the fields that the config leaves open.
       make: the resolved config, the questions, the evaluation's folder → the policy.
       model: its sizes; None for a model behind an endpoint.
-      shards: the shards to evaluate on, unless the config names a source.
+      shards: the folder of shards to evaluate on, unless the config names a source.
     """
 
     name: str
     defaults: Mapping[str, Any]
     make: Make
     model: QwenVLConfig | None = None
-    shards: Path | None = None
+    shards: str | None = None
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -150,7 +151,7 @@ def _of_checkpoint(policy: ConfigDict) -> Subject:
     """A folder with a Qwen checkpoint in the Hugging Face layout, as the paper's evaluation asks it."""
     if not policy.path:
         raise UserError("no checkpoint", "policy.path", "name the folder with config.json and *.safetensors")
-    folder = Path(policy.path)
+    folder = storage.fetched(policy.path)
     model = dataclasses.replace(checkpoint.read_config(folder), dtype=policy.dtype)
     tokenizer = find_tokenizer(folder)
 

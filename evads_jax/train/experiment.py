@@ -12,6 +12,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from evads_jax import storage
 from evads_jax.benchmark import tables
 from evads_jax.benchmark.evaluate import evaluate, evaluate_chance
 from evads_jax.benchmark.files import Split
@@ -79,13 +80,14 @@ def _check(config: ConfigDict) -> None:
 
 def _context(config: ConfigDict, workdir: Path, run: Opened) -> tuple[Context, Mapping[str, Split]]:
     """Data, tokenizer, model and devices of the experiment."""
-    earlier = Path(config.run.sft_from) if config.run.sft_from else None
-    if earlier is not None:
+    if earlier := config.run.sft_from:
         if finished(earlier, "sft") is None:
-            raise UserError("there is no finished sft stage", str(earlier), "set run.sft_from to a run that has one")
+            raise UserError("there is no finished sft stage", earlier, "set run.sft_from to a run that has one")
         with config.unlocked():
-            config.data.shards = config.data.shards or str(earlier / "shards")
-            config.tokenizer.path = config.tokenizer.path or str(earlier / "tokenizer")
+            config.data.shards = config.data.shards or storage.name_of(Path(earlier) / "shards")
+            config.tokenizer.path = config.tokenizer.path or storage.name_of(Path(earlier) / "tokenizer")
+    if config.tokenizer.path:  # what is wrong with it is told before data is made
+        load_tokenizer(config.tokenizer.kind, config.tokenizer.path)
     sources = prepare(config, workdir, run.say)
     run.log.sync()
     tokenizer = _tokenizer(config, workdir, sources)

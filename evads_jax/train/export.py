@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from evads_jax import storage
 from evads_jax.benchmark.files import write
 from evads_jax.data.qwen_processor import Processing
 from evads_jax.errors import UserError
@@ -28,8 +29,10 @@ def run(config: ConfigDict, workdir: Path | None) -> None:
         raise UserError("no folder to export to", "config.out", "name a new folder")
     if config.dtype not in checkpoint.DTYPES:
         raise UserError(f"unknown type {config.dtype!r}", "config.dtype", "one of " + ", ".join(checkpoint.DTYPES))
+    if storage.url_of(config.out) is not None:
+        raise UserError("an export is written to this machine", config.out, "name a local folder, and copy it then")
     policy, out = find_policy(config.run, config.stage), Path(config.out)
-    source = policy.config.model.path
+    source = storage.fetched(path) if (path := policy.config.model.path) else None
     card = model_card(policy)
     checkpoint.save_parameters(
         out,
@@ -41,7 +44,7 @@ def run(config: ConfigDict, workdir: Path | None) -> None:
         video=None if source else _processing(policy),
     )
     write(out / "README.md", card)
-    print(f"{policy.weights} of {policy.folder} written to {out}")
+    print(f"{policy.weights} of {storage.name_of(policy.folder)} written to {out}")
 
 
 def _processing(policy: Policy) -> Processing:

@@ -14,6 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 
+from evads_jax import storage
 from evads_jax import workdir as run_folder
 from evads_jax.benchmark import files, html, tables
 from evads_jax.benchmark.chart import Series, line_chart
@@ -60,7 +61,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         cannot be made.
     """
     say = teller(Console())
-    folders = tables.find_runs(config.runs)
+    folders = tables.find_runs(config.runs, ("config.json", "images"))
     configs = [_config(folder) for folder in folders]
     _check(folders, configs)
     run_folder.claim(workdir, config)
@@ -129,7 +130,7 @@ def _config(folder: Path) -> ConfigDict:
     """The config of a finished few-shot run."""
     config = results.read_config(folder)
     if config.get("job") != "flor" or finished(folder, flor_job.STAGE) is None:
-        raise UserError("no finished few-shot run", str(folder), "give folders of runs of configs/flor.py")
+        raise UserError("no finished few-shot run", storage.name_of(folder), "give folders of runs of configs/flor.py")
     return config
 
 
@@ -153,7 +154,11 @@ def _measured(
     """The curves of a run: those that are kept, else new ones."""
     network, norm, seed = theirs.model.network, theirs.model.norm, theirs.run.seed
     path = workdir / "landscape" / f"{network}_{norm}_{seed}.json"
-    asked = {**config.to_dict(), "run": str(folder.resolve()), "config": files.config_hash(theirs.to_dict())}
+    asked = {
+        **config.to_dict(),
+        "run": storage.name_of(folder.resolve()),
+        "config": files.config_hash(theirs.to_dict()),
+    }
     asked = json.loads(json.dumps(asked, default=str))
     if path.exists() and (kept := json.loads(path.read_text(encoding="utf-8")))["asked"] == asked:
         return Curves(network, norm, seed, kept["losses"])

@@ -6,7 +6,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from evads_jax.benchmark import blocks, files
+from evads_jax import storage
+from evads_jax.benchmark import blocks, files, tables
 from evads_jax.benchmark.blocks import Answer, Block, Filter, Judgement
 from evads_jax.benchmark.files import CHANCE, STAGES, Evaluation
 from evads_jax.data import shards
@@ -50,13 +51,13 @@ def run(config: ConfigDict, workdir: Path | None = None) -> None:
 
 def _evaluated(config: ConfigDict) -> list[Block]:
     """The blocks of one evaluation, or of two side by side."""
-    folder = Path(config.run)
+    folder = storage.fetched(config.run, *tables.WANTED)
     evaluation = _choose(files.load(folder), config.stage, folder)
     if not (config.against or config.against_stage):
         if config.difference is not None:
             raise UserError("a difference to what?", "config.difference", "set config.against or config.against_stage")
         return list(blocks.from_evaluation(evaluation, _questions(evaluation, folder)).values())
-    other_folder = Path(config.against or config.run)
+    other_folder = storage.fetched(config.against or config.run, *tables.WANTED)
     other = _choose(files.load(other_folder), config.against_stage or evaluation.name, other_folder)
     if other.summary["split"]["hash"] != evaluation.summary["split"]["hash"]:
         raise UserError("the two were asked other questions", f"{evaluation.folder} and {other.folder}")
@@ -74,7 +75,7 @@ def _choose(found: Mapping[str, Evaluation], stage: str | None, folder: Path) ->
     names = [name for name in found if name != CHANCE] or list(found)
     stage = stage or next((name for name in reversed(STAGES) if name in names), names[-1])
     if stage not in found:
-        raise UserError(f"no evaluation {stage!r}", str(folder), "it has " + ", ".join(found))
+        raise UserError(f"no evaluation {stage!r}", storage.name_of(folder), "it has " + ", ".join(found))
     return found[stage]
 
 
@@ -94,11 +95,12 @@ def _trained(config: ConfigDict) -> list[Block]:
     """The completions of a GRPO stage, as it learned from them."""
     if config.against or config.against_stage or config.difference is not None:
         raise UserError("completions of training cannot be compared", "config.against", "use config.source=evaluation")
-    folder, stage = Path(config.run), config.stage or STAGES[-1]
+    stage = config.stage or STAGES[-1]
+    folder = storage.fetched(config.run, f"{completions.FOLDER}/{stage}", required=False)
     steps = completions.steps(folder, stage)
     if not steps or (config.step is not None and config.step not in steps):
         held = f"it has steps {steps[0]} to {steps[-1]}" if steps else "rl.keep_completions_every keeps them"
-        raise UserError(f"no completions of stage {stage}, step {config.step or 'any'}", str(folder), held)
+        raise UserError(f"no completions of stage {stage}, step {config.step or 'any'}", storage.name_of(folder), held)
     found = []
     for step in steps if config.step is None else [config.step]:
         for row in completions.read(folder, stage, step):

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from evads_jax import storage
 from evads_jax.benchmark.files import config_hash, folder, read_lines
 from evads_jax.data.qwen_processor import read_json
 from evads_jax.events import NAME
@@ -27,8 +28,9 @@ _LICENCE = re.compile(r"^license(?:_name)?:\s*(\S+)\s*$", re.MULTILINE)
 def model_card(policy: Policy) -> str:
     """The card of a stage of a run, as Markdown with a YAML head."""
     config = policy.config.to_dict()
-    base = Path(config["model"]["path"]) if config["model"]["path"] else None
+    base = storage.fetched(config["model"]["path"]) if config["model"]["path"] else None
     licence, about_licence = _licence(config, base)
+    storage.fetched(policy.folder, NAME, "tables", "evaluation", required=False)
     events = read_lines(policy.folder / NAME)
     summary_file = folder(policy.folder, policy.stage) / "summary.json"
     summary = read_json(summary_file) if summary_file.is_file() else None
@@ -68,8 +70,10 @@ def _base(config: Mapping[str, Any], base: Path | None) -> str:
 
 def _data(policy: Policy) -> str:
     rows = ["| split | videos | questions | source | SHA-256 of its shards |", "| --- | --- | --- | --- | --- |"]
-    for split in _SPLITS:
-        path = policy.shards / split / "manifest.json"
+    manifests = [f"{split}/manifest.json" for split in _SPLITS]
+    root = storage.fetched(policy.shards, *manifests, required=False)
+    for split, manifest_file in zip(_SPLITS, manifests, strict=True):
+        path = root / manifest_file
         if not path.is_file():
             continue
         manifest = read_json(path)

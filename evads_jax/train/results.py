@@ -6,13 +6,14 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from evads_jax import storage
 from evads_jax import workdir as run_folder
 from evads_jax.data.tokenizer import Tokenizer, load_tokenizer
 from evads_jax.errors import UserError
 from evads_jax.models import lora, qwen_vl
 from evads_jax.models.qwen_vl import QwenVLConfig
 from evads_jax.train import starting, trainable
-from evads_jax.train.checkpoint import FOLDER, finished
+from evads_jax.train.checkpoint import finished
 
 STAGES = ("mg_grpo", "control", "sft")  # the later a stage, the earlier here
 BASE = "base"
@@ -23,7 +24,7 @@ class Policy:
     """The policy of a run at the end of one stage, before its parameters are read.
 
     Attributes:
-      folder: the run's.
+      folder: the run's; of one in a bucket a copy, which holds its config.json.
       stage: the stage's name.
       weights: names the parameters, e.g. "mg_grpo, step 60".
       config: the run's config.
@@ -39,9 +40,9 @@ class Policy:
     model: QwenVLConfig
 
     @property
-    def shards(self) -> Path:
+    def shards(self) -> str:
         """The folder of the shards that it learned from."""
-        return Path(self.config.data.shards) if self.config.data.shards else _home(self.folder, self.config) / "shards"
+        return self.config.data.shards or storage.name_of(_home(self.folder, self.config) / "shards")
 
     def parameters(self) -> Any:
         """The parameters, adapters folded in.
@@ -62,13 +63,13 @@ class Policy:
         return lora.merge(params)
 
 
-def read_config(folder: Path) -> ConfigDict:
+def read_config(folder: str | Path) -> ConfigDict:
     """The config of a run, whatever its job.
 
     Raises:
       UserError: the folder holds none.
     """
-    return ConfigDict(run_folder.read(folder))
+    return ConfigDict(run_folder.read(storage.fetched(folder, run_folder.CONFIG)))
 
 
 def read_experiment(folder: Path) -> ConfigDict:
@@ -77,7 +78,7 @@ def read_experiment(folder: Path) -> ConfigDict:
     Raises:
       UserError: the folder holds none.
     """
-    path, config = folder / "config.json", read_config(folder)
+    path, config = folder / run_folder.CONFIG, read_config(folder)
     if config.get("job") != "experiment":
         raise UserError(f"a run of the job {config.get('job')!r} has no model", str(folder), "give one of mg_grpo")
     if missing := [name for name in ("lora", "train") if name not in config]:
@@ -90,20 +91,21 @@ def find_policy(folder: str | Path, stage: str | None = None) -> Policy:
     """The policy of a run; nothing large is read.
 
     Args:
-      folder: the run's.
+      folder: the run's, also in a bucket.
       stage: sft, control, mg_grpo or base; None: the last of them that is finished.
 
     Raises:
       UserError: no such run, no such finished stage, or no tokenizer.
     """
-    folder = Path(folder)
+    folder = storage.fetched(folder, run_folder.CONFIG)
     config = read_experiment(folder)
-    stages = sorted(path.parent.name for path in (folder / FOLDER).glob("*/finished.json"))
+    stages = sorted(name for name in STAGES if finished(folder, name))
     chosen = stage or next((name for name in STAGES if name in stages), None)
     if chosen != BASE and chosen not in stages:
         what = f"no finished stage {chosen}" if chosen else "no finished stage"
-        raise UserError(what, str(folder), "it has " + (", ".join(stages) or "none"))
-    tokenizer = load_tokenizer(config.tokenizer.kind, config.tokenizer.path or _home(folder, config) / "tokenizer")
+        raise UserError(what, storage.name_of(folder), "it has " + (", ".join(stages) or "none"))
+    path = config.tokenizer.path or storage.name_of(_home(folder, config) / "tokenizer")
+    tokenizer = load_tokenizer(config.tokenizer.kind, path)
     weights = f"seed {config.run.seed}"
     if chosen != BASE:
         weights = f"step {(finished(folder, chosen) or {})['best_step']}"

@@ -6,12 +6,12 @@ and everything that reads that section finds the sizes of the model that was tra
 
 import dataclasses
 import zlib
-from pathlib import Path
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
+from evads_jax import storage
 from evads_jax.data.tokenizer import SentencePieceTokenizer, find_tokenizer, load_tokenizer
 from evads_jax.errors import UserError
 from evads_jax.models import partitioning, qwen_vl
@@ -33,7 +33,7 @@ def adopt(config: ConfigDict) -> None:
     """
     if not config.model.path:
         return
-    folder = Path(config.model.path)
+    folder = storage.fetched(config.model.path)
     model = checkpoint.read_config(folder)
     sizes = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
     vision = sizes.pop("vision")
@@ -43,7 +43,7 @@ def adopt(config: ConfigDict) -> None:
         if not config.tokenizer.path:
             small = isinstance(find_tokenizer(folder), SentencePieceTokenizer)
             config.tokenizer.kind = "sentencepiece" if small else "huggingface"
-            config.tokenizer.path = str(folder)
+            config.tokenizer.path = storage.name_of(folder)
     tokenizer = load_tokenizer(config.tokenizer.kind, config.tokenizer.path)
     if tokenizer.size > model.vocabulary:
         what = f"the tokenizer has {tokenizer.size} ids, the model knows {model.vocabulary}"
@@ -65,7 +65,9 @@ def parameters(config: ConfigDict, model: QwenVLConfig, mesh: jax.sharding.Mesh 
     if mesh is not None:
         placed = partitioning.shardings(qwen_vl.axes(model), mesh, qwen_vl.abstract(model))
     if config.model.path:
-        return trainable.prepare(config, model, checkpoint.load_parameters(config.model.path, model, placed))
+        return trainable.prepare(
+            config, model, checkpoint.load_parameters(storage.fetched(config.model.path), model, placed)
+        )
     seed = config.run.seed
     params = qwen_vl.init(model, jax.random.fold_in(jax.random.key(seed), zlib.crc32(f"{seed}/init".encode())))
     return trainable.prepare(config, model, params if placed is None else jax.device_put(params, placed))

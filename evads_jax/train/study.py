@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from evads_jax import storage
 from evads_jax import workdir as run_folder
 from evads_jax.benchmark import tables
 from evads_jax.benchmark.table import write_tables
@@ -72,6 +73,6 @@ def _ablated(config: ConfigDict, seed: int, grain: str, workdir: Path) -> Config
     made = _experiment(config, seed)
     made.rl.reward = grain
     made.run.stages = ("mg_grpo",)
-    made.run.sft_from = str(workdir / f"seed{seed}" / "mg")
+    made.run.sft_from = storage.name_of(workdir / f"seed{seed}" / "mg")
     made.eval.blank_too = ()
     return made

@@ -43,6 +43,9 @@ class FakeGCS:
       objects: name → object of the one bucket.
       puts: names of the objects that were put, in order.
       deletes: names of the objects that were deleted, in order.
+      reads: names of the objects whose bytes were read, in order.
+      composite: names of objects of which it knows no MD5, as if they had been uploaded in parts side by side.
+      hiccups: how many of the next requests are answered «try again».
       dies_at: from the put of an object on that has this in its name, nothing can be changed; None for never.
     """
 
@@ -50,6 +53,9 @@ class FakeGCS:
         self.objects: dict[str, Stored] = {}
         self.puts: list[str] = []
         self.deletes: list[str] = []
+        self.reads: list[str] = []
+        self.composite: set[str] = set()
+        self.hiccups = 0
         self.dies_at: str | None = None
         self.dead = False
         self.sessions: dict[str, tuple[str, bytearray, dict[str, str]]] = {}
@@ -84,6 +90,8 @@ class FakeGCS:
             self.objects.clear()
             self.puts.clear()
             self.deletes.clear()
+            self.reads.clear()
+            self.composite.clear()
             self.dies_at, self.dead = None, False
 
     def put(self, name: str, data: bytes, match: str | None = None) -> Stored:
@@ -109,6 +117,25 @@ class FakeGCS:
             self.deletes.append(name)
             del self.objects[name]
 
+    def about(self, name: str, stored: Stored) -> dict[str, str]:
+        """An object's metadata, as the API gives it."""
+        import google_crc32c  # comes with the clients
+
+        crc32c = google_crc32c.Checksum(stored.data).digest()
+        md5 = {} if name in self.composite else {"md5Hash": hashlib.md5(stored.data).digest()}
+        digests = {"crc32c": crc32c, **md5}
+        return {
+            "kind": "storage#object",
+            "bucket": BUCKET,
+            "name": name,
+            "size": str(len(stored.data)),
+            "generation": str(stored.generation),
+            "metageneration": "1",
+            **{kind: base64.b64encode(digest).decode() for kind, digest in digests.items()},
+            "updated": "2026-01-01T00:00:00.000Z",
+            "timeCreated": "2026-01-01T00:00:00.000Z",
+        }
+
 
 class _Handler(BaseHTTPRequestHandler):
     """One connection."""
@@ -132,6 +159,9 @@ class _Handler(BaseHTTPRequestHandler):
         query = dict(urllib.parse.parse_qsl(url.query))
         found = re.fullmatch(r"/(?:(upload|download)/)?storage/v1/b/([^/]+)(?:/o(?:/(.+))?)?", url.path)
         try:
+            if self.bucket.hiccups:
+                self.bucket.hiccups -= 1
+                raise Refused(503, "try again")
             if found is None:
                 raise Refused(404, f"no such address {self.path}")
             if urllib.parse.unquote(found[2]) != BUCKET:
@@ -193,7 +223,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._put(name, bytes(held), query.get("ifGenerationMatch"))
 
     def _put(self, name: str, data: bytes, match: str | None) -> None:
-        self._json(_about(name, self.bucket.put(name, data, match)))
+        self._json(self.bucket.about(name, self.bucket.put(name, data, match)))
 
     def _read(self, name: str, query: dict[str, str], media: bool) -> None:
         held = self.bucket.objects.get(name)
@@ -204,7 +234,8 @@ class _Handler(BaseHTTPRequestHandler):
         if query.get("ifGenerationMatch", str(held.generation)) != str(held.generation):
             raise Refused(412, "a condition does not hold")
         if not media:
-            return self._json(_about(name, held))
+            return self._json(self.bucket.about(name, held))
+        self.bucket.reads.append(name)
         headers = {"x-goog-generation": str(held.generation)}
         asked = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
         if not asked:
@@ -229,7 +260,7 @@ class _Handler(BaseHTTPRequestHandler):
             if found:
                 folders.add(prefix + head + found)
             else:
-                items[name] = _about(name, stored)
+                items[name] = self.bucket.about(name, stored)
         names = sorted(name for name in [*items, *folders] if name > query.get("pageToken", ""))
         page = names[: int(query.get("maxResults", 1000))]
         listed: dict[str, object] = {"kind": "storage#objects", "items": [items[n] for n in page if n in items]}
@@ -248,21 +279,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if status not in (204, 304):
             self.wfile.write(body)
-
-
-def _about(name: str, stored: Stored) -> dict[str, str]:
-    """An object's metadata, as the API gives it."""
-    return {
-        "kind": "storage#object",
-        "bucket": BUCKET,
-        "name": name,
-        "size": str(len(stored.data)),
-        "generation": str(stored.generation),
-        "metageneration": "1",
-        "md5Hash": base64.b64encode(hashlib.md5(stored.data).digest()).decode(),
-        "updated": "2026-01-01T00:00:00.000Z",
-        "timeCreated": "2026-01-01T00:00:00.000Z",
-    }
 
 
 @contextlib.contextmanager

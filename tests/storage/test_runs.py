@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import time
@@ -79,6 +80,20 @@ def test_a_long_job_pushes_now_and_then(bucket, monkeypatch):
         while "mine/run/predictions.jsonl.parts/00000001-0" not in bucket.objects:
             assert time.monotonic() < until
             time.sleep(0.01)
+
+
+def test_what_one_machine_compiled_is_found_in_the_bucket_by_the_next(bucket):
+    program = "import jax; print(jax.jit(lambda x: x * 3 + 1)(jax.numpy.arange(7.0))[2])"
+    settings = {"JAX_COMPILATION_CACHE_DIR": "gs://shelf/cache", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+                "JAX_RAISE_PERSISTENT_CACHE_ERRORS": "1"}  # fmt: skip
+    for _ in range(2):
+        puts = len(bucket.puts)
+        bucket.reads.clear()
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, check=False)
+        assert done.stdout.strip() == "7.0", done.stderr
+    assert puts == len(bucket.puts) > 0
+    assert {name for name in bucket.reads if name.endswith("-cache")} == set(bucket.puts)
 
 
 def test_the_command_line_takes_a_work_directory_in_a_bucket(bucket):

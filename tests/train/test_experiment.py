@@ -93,6 +93,7 @@ def test_a_work_directory_of_another_config_is_refused(finished):
         ({"rl.optimizer": "lion"}, r"unknown optimizer 'lion' \[config\.rl\.optimizer\]: one of adamw, muon"),
         ({"rl.optimizer": "muon"}, r"muon needs adam_learning_rate, .* \[config\.rl\.optimizer\]"),
         ({"rl.learning_rate": 0.0}, r"learning_rate must be above 0, got 0\.0 \[config\.rl\.learning_rate\]"),
+        ({"tokenizer.path": "/nowhere"}, "no readable tokenizer"),
         ({"rl.loss": "ppo"}, "unknown loss 'ppo'"),
     ],
 )

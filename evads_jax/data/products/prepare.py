@@ -16,7 +16,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from evads_jax.data import media, packing, shards
+from evads_jax.data import bucket, media, packing, shards
 from evads_jax.data.prepare import WORKERS, check_broken, check_foreign, made_by
 from evads_jax.data.products import catalogue, drawing, records, render, rope, wording
 from evads_jax.data.products.catalogue import SPLITS, draw_catalogue
@@ -44,7 +44,8 @@ def prepare(config: ConfigDict, workdir: str | Path, log: Log) -> dict[str, Reco
     Args:
       config: the run's config: sections `data`, `run` and, of `model`, `frames` and `frame_size`.
       workdir: shards go to `workdir/products/<split>` unless `data.shards` names another folder, which is then used as
-        it is where it holds all splits, if its pictures were taken as this config asks.
+        it is where it holds all splits, if its pictures were taken as this config asks. One in a bucket (`gs://…`) is
+        fetched, or made here and put there when all of it is checked.
       log: told one line of text at a time: progress, and what was left out.
 
     Returns:
@@ -58,7 +59,7 @@ def prepare(config: ConfigDict, workdir: str | Path, log: Log) -> dict[str, Reco
     if data.on_bad not in ON_BAD:
         raise UserError(f"unknown choice {data.on_bad!r}", "data.on_bad", "one of " + ", ".join(ON_BAD))
     asked = {"source": data.source, "frames": config.model.frames, "size": config.model.frame_size}
-    root = Path(data.shards) if data.shards else Path(workdir) / FOLDER
+    root = bucket.fetched(data.shards, SPLITS) if data.shards else Path(workdir) / FOLDER
     if data.shards and all((root / split / "manifest.json").is_file() for split in SPLITS):
         opened = open_splits(root)
         check_foreign(opened, asked | ({"language": config.run.language} if data.source == "render" else {}))
@@ -82,6 +83,7 @@ def prepare(config: ConfigDict, workdir: str | Path, log: Log) -> dict[str, Reco
             )
             check_broken(manifest, count, data.max_bad_share, log, "products", "have no pair")
             opened[split] = shards.open(root, split, PRODUCTS)
+        bucket.upload(root, data.shards, SPLITS)
     log("products: " + ", ".join(f"{len(source)} {split}" for split, source in opened.items()))
     return opened
 

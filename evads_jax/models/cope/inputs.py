@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 
 from evads_jax.data.media import decode_jpeg
 from evads_jax.data.products.records import ProductClip, spread
-from evads_jax.data.tokenizer import Tokenizer
+from evads_jax.data.tokenizer import Tokenizer, tokenizer_file
 from evads_jax.errors import UserError
 from evads_jax.models.cope.batch import ClipBatch
 from evads_jax.models.cope.config import CopeConfig
@@ -40,12 +40,12 @@ class Words:
 
     @classmethod
     def bert(cls, folder: str | Path) -> "Words":
-        """With the word pieces of a BERT folder (vocab.txt), as Chinese RoBERTa has them.
+        """With the word pieces of a BERT folder (vocab.txt), local or in a bucket, as Chinese RoBERTa has them.
 
         Raises:
           UserError: no such file, or one without [CLS] and [SEP].
         """
-        path = Path(folder) / "vocab.txt" if Path(folder).is_dir() else Path(folder)
+        path = tokenizer_file(folder, "vocab.txt")
         if not path.is_file():
             raise UserError("no vocab.txt", str(folder), "name the folder of a BERT model")
         pieces = tokenizers.BertWordPieceTokenizer(str(path))
