@@ -10,8 +10,9 @@ compile() { # extras-flags... output
 cd requirements && rm -f ./*.txt && cd ..
 compile requirements/cpu.txt
 compile --extra cuda --constraint requirements/cpu.txt requirements/cuda.txt
-compile --extra tpu --constraint requirements/cpu.txt requirements/tpu.txt
 compile --extra test --constraint requirements/cpu.txt requirements/all-test.txt
+# The job on a slice lives in a bucket; the client for it is the one that the tests use.
+compile --extra tpu --extra gcs --constraint requirements/all-test.txt requirements/tpu.txt
 # Only what the tests add: installed on top of any accelerator's lock.
 grep -vxFf requirements/cpu.txt requirements/all-test.txt > requirements/test.txt
 compile --extra test --extra peers --constraint requirements/all-test.txt requirements/peers.txt

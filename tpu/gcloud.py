@@ -4,8 +4,10 @@ import re
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
-from tpu import plan
+from evads_jax.errors import UserError
+from tpu import collected, plan
 from tpu.backends import BACKENDS
 from tpu.plan import Command, Request
 from tpu.supervise import Seen, Worker
@@ -85,6 +87,11 @@ class Gcloud:
                 self.refused = reason
             self._say(f"{deed} failed ({done.returncode}): {reason}")
             return
+        if deed == "collect":
+            try:
+                collected.join(Path(request.collect))
+            except (UserError, OSError) as error:  # a slice is still to be given back
+                self._say(f"collect failed: {error}")
 
     def _tell(self, script: str, seconds: float) -> "list[subprocess.CompletedProcess[str]]":
         """Runs a script on every worker."""

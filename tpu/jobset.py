@@ -1,16 +1,19 @@
 """The GKE back end: one JobSet manifest, whose controller brings the job back after preemption by itself.
 
-The manifest is JSON, which kubectl reads like YAML. Pods of a slice start together; exit codes 42 (preempted after a
-checkpoint) and 127–255 (killed) restart the whole set, any other one ends it.
+The manifest is JSON, which kubectl reads like YAML. A pod gets the code from the bucket by a program that the manifest
+holds as text (`objects.py`): its image need not have more than Python. Pods of a slice start together; exit codes 42
+(preempted after a checkpoint) and 127–255 (killed) restart the whole set, any other one ends it.
 """
 
 import shlex
+from pathlib import Path
 from typing import Any
 
+from tpu import plan
 from tpu.plan import CHIPS, Command, Request, code_url
 
 RETRIED = (42, *range(127, 256))
-_MOUNT = "/bucket"
+OBJECTS = Path(__file__).with_name("objects.py")
 _RESTART = "jobset.sigs.k8s.io/restart-attempt"
 
 
@@ -20,7 +23,6 @@ def manifest(request: Request) -> dict[str, Any]:
     The node pool must scale from zero, so that nothing is held when the set has ended.
     """
     row, hosts = CHIPS[request.slice.chip], request.slice.hosts
-    _, _, path = request.bucket.removeprefix("gs://").partition("/")
     chips = request.slice.chips // hosts
     selector = {
         "cloud.google.com/gke-tpu-accelerator": row["gke_accelerator"],
@@ -35,8 +37,9 @@ def manifest(request: Request) -> dict[str, Any]:
             {
                 "name": "worker",
                 "image": request.image,
-                "command": ["bash", "-c", _script(request, path)],
+                "command": ["bash", "-c", _script(request)],
                 "env": [
+                    {"name": "EVADS_OBJECTS", "value": OBJECTS.read_text()},
                     {"name": "EVADS_HOURS", "value": f"{request.hours:g}"},
                     {
                         "name": "EVADS_ATTEMPT",
@@ -45,10 +48,8 @@ def manifest(request: Request) -> dict[str, Any]:
                 ],
                 "ports": [{"containerPort": 8471}, {"containerPort": 8080}],
                 "resources": {"limits": {"google.com/tpu": chips}, "requests": {"google.com/tpu": chips}},
-                "volumeMounts": [{"name": "bucket", "mountPath": _MOUNT}],
             }
         ],
-        "volumes": [{"name": "bucket", "csi": _volume(request)}],
     }
     if request.spot:
         pod["tolerations"] = [{"key": "cloud.google.com/gke-spot", "operator": "Exists", "effect": "NoSchedule"}]
@@ -59,7 +60,7 @@ def manifest(request: Request) -> dict[str, Any]:
         "backoffLimit": 0,
         "activeDeadlineSeconds": round((request.hours + request.wait_hours) * 3600),
         "podFailurePolicy": {"rules": [{"action": "FailJob", "onExitCodes": fail}]},
-        "template": {"metadata": {"annotations": {"gke-gcsfuse/volumes": "true"}}, "spec": pod},
+        "template": {"spec": pod},
     }
     return {
         "apiVersion": "jobset.x-k8s.io/v1alpha2",
@@ -84,21 +85,16 @@ def apply(path: str) -> Command:
     return ["kubectl", "apply", "-f", path]
 
 
-def _volume(request: Request) -> dict[str, Any]:
-    bucket, _, _ = request.bucket.removeprefix("gs://").partition("/")
-    options = "implicit-dirs,file-cache:enable-parallel-downloads:false"
-    return {
-        "driver": "gcsfuse.csi.storage.gke.io",
-        "volumeAttributes": {"bucketName": bucket, "mountOptions": options},
-    }
+def collect(request: Request) -> list[Command]:
+    """Copies what the job has left to this machine, and puts its logs together; nobody watches who would do it."""
+    return [plan.collect(request), ["python3", "-m", "tpu.collected", request.collect]]
 
 
-def _script(request: Request, path: str) -> str:
-    """What a pod runs: the same two scripts as a worker of the other back ends, on the mounted bucket."""
-    _, _, code = code_url(request).removeprefix("gs://").partition("/")
-    folder = f"{_MOUNT}/{path}".rstrip("/")
+def _script(request: Request) -> str:
+    """What a pod runs: the code, then the same two scripts as a worker of the other back ends."""
     job = shlex.join(request.job)
     return (
-        f"mkdir evads && cd evads && tar -xzf {_MOUNT}/{code} && bash tpu/setup_worker.sh {folder} "
-        f'&& exec bash tpu/run_worker.sh "$EVADS_ATTEMPT" {request.slice.hosts} {job}'
+        f'mkdir evads && cd evads && python3 -c "$EVADS_OBJECTS" get {code_url(request)} code.tgz '
+        f"&& tar -xzf code.tgz && bash tpu/setup_worker.sh {request.bucket} "
+        f'&& exec bash tpu/run_worker.sh {request.bucket} "$EVADS_ATTEMPT" {request.slice.hosts} {job}'
     )

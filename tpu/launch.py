@@ -112,7 +112,8 @@ def dry_run(request: plan.Request) -> str:
     ]
     commands = plan.pack(request, "code.tgz")
     if request.backend == "gke":
-        shown = [plan.shown(c) for c in [*commands, jobset.apply("jobset.json"), plan.collect(request)]]
+        commands += [jobset.apply("jobset.json"), *jobset.collect(request)]
+        shown = list(map(plan.shown, commands))
         return "\n".join([*head, *shown, "# jobset.json", json.dumps(jobset.manifest(request), indent=1)]) + "\n"
     backend, workers = BACKENDS[request.backend], [f"{request.name}-XXXX"]
     commands += [*backend.create(request), *backend.describe(request)]
@@ -134,7 +135,8 @@ def _apply(request: plan.Request, folder: str) -> int:
             print(f"tpu/launch: failed with {code}: {plan.shown(command)}", file=sys.stderr)
             return code
     print(f"kubectl get jobset {request.name} --watch   # the controller brings it back, and ends it")
-    print(plan.shown(plan.collect(request)))
+    for command in jobset.collect(request):
+        print(plan.shown(command))
     return 0
 
 

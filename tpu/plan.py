@@ -85,7 +85,7 @@ class Request:
       backend: who creates it: queued, mig or gke.
       project: Google Cloud project.
       zone: zone of the slice.
-      bucket: gs:// folder that the slice mounts; the work directory is its folder `run`.
+      bucket: gs:// folder that keeps everything; the work directory is its folder `run`.
       config: the job's config, with its variant.
       options: further options of the job, `--config.a.b=c`.
       mesh: sizes of the axes data, fsdp and tp.
@@ -187,7 +187,8 @@ def setup(request: Request) -> str:
 def start(request: Request, attempt: int) -> str:
     """Starts the job on a worker, in the background."""
     job = shlex.join(request.job)
-    begin = f"setsid nohup bash tpu/run_worker.sh {attempt} {request.slice.hosts} {job} >run.log 2>&1 </dev/null &"
+    run = f"bash tpu/run_worker.sh {request.bucket} {attempt} {request.slice.hosts} {job}"
+    begin = f"setsid nohup {run} >run.log 2>&1 </dev/null &"
     return f"timeout 60 bash -c {shlex.quote(f'cd evads && {{ {begin} }}')}"
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the job on one worker that is ready: run_worker.sh ATTEMPT HOSTS OPTIONS…
+# Runs the job on one worker that is ready: run_worker.sh gs://BUCKET/FOLDER ATTEMPT HOSTS OPTIONS…
 #
 # Keeps the status young while the job lives, hands SIGTERM on to it, and leaves its exit code in the status: 0 done,
 # 42 preempted after a checkpoint, anything else a bug. The log is copied to the bucket every few minutes and at the end.
@@ -9,13 +9,17 @@ source tpu/worker.sh
 exec 9>"$state/lock"
 flock -n 9 || exit 0                                      # running
 read -r number phase _ <"$state/status" && [[ $phase == ready ]] || exit 0 # ran, or never became ready
-attempt=$1 hosts=$2
-shift 2
+bucket=$1 attempt=$2 hosts=$3
+shift 3
 
 if [[ -n ${EVADS_HOURS-} ]]; then # where no launcher watches (GKE): the hours of all attempts together
-  began=$bucket/.launch/began
-  [[ -f $began ]] || { mkdir -p "$bucket/.launch" && date +%s >"$began"; }
-  left=$(awk -v began="$(cat "$began")" -v now="$(date +%s)" -v hours="$EVADS_HOURS" \
+  first=$bucket/.launch/began
+  date +%s >"$state/began"
+  if ! { objects put-new "$state/began" "$first" && objects get "$first" "$state/began"; }; then
+    report exited 1
+    exit 1
+  fi
+  left=$(awk -v began="$(cat "$state/began")" -v now="$(date +%s)" -v hours="$EVADS_HOURS" \
     'BEGIN { left = int(began + hours * 3600 - now); print (left > 0 ? left : 0) }')
   if [[ $left == 0 ]]; then
     echo 'the hours are spent'
@@ -24,9 +28,10 @@ if [[ -n ${EVADS_HOURS-} ]]; then # where no launcher watches (GKE): the hours o
   fi
 fi
 
-logs=$bucket/logs/attempt-$attempt
 log=$state/worker-$number.log
-mkdir -p "$logs"
+keep_log() { # one at a time: an older copy must not arrive after the last one
+  (flock 8 && objects put "$log" "$bucket/logs/attempt-$attempt/worker-$number.log") 8>"$state/log.lock"
+}
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$bucket/cache/jax} # compiled once, also for later slices
 job=(.venv/bin/python -m evads_jax.main "$@" "--workdir=$bucket/run")
 if ((hosts > 1)); then job+=(--distributed); fi
@@ -39,7 +44,7 @@ echo $$ >"$state/pid"
 report running -
 heartbeat "$child" 9>&- &
 (while kill -0 "$child" 2>/dev/null; do
-  cp "$log" "$logs/worker-$number.log"
+  keep_log
   sleep 120
 done) 9>&- &
 
@@ -48,6 +53,6 @@ while :; do # a signal ends `wait`, not the job
   code=$?
   kill -0 "$child" 2>/dev/null || break
 done
-cp "$log" "$logs/worker-$number.log"
+keep_log
 report exited "$code"
 exit "$code"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Makes one worker ready to run; called in the unpacked code: setup_worker.sh gs://BUCKET/FOLDER | MOUNTED_FOLDER
+# Makes one worker ready to run; called in the unpacked code: setup_worker.sh gs://BUCKET/FOLDER
 #
-# Python 3.11 (most TPU images carry 3.10, for which pip would pick an old jax without a word), the locked packages with
-# their libtpu, and the bucket at ~/bucket. Ends in the status `ready`, or `exited CODE` with the reason as last line.
+# Python 3.11 (most TPU images carry 3.10, for which pip would pick an old jax without a word) and the locked packages
+# with their libtpu and the client for buckets. Ends in the status `ready`, or `exited CODE` with the reason as last line.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source tpu/worker.sh
@@ -10,10 +10,10 @@ exec 9>"$state/lock"
 flock -n 9 || exit 0 # under way
 number=$(worker_number)
 
-ended() { # where it failed: the log goes to the bucket by another way than the mount, which may be what failed
+ended() { # where it failed: the log goes to the bucket; a pod has none, what it says is kept by its cluster
   code=$?
   [[ $code == 0 ]] && return
-  [[ $1 == gs://* ]] && gcloud storage cp --quiet setup.log "$1/logs/setup-worker-$number.log"
+  if [[ -f setup.log ]]; then objects put setup.log "$1/logs/setup-worker-$number.log" || true; fi
   report exited "$code"
 }
 trap 'ended "$1"' EXIT
@@ -23,25 +23,6 @@ heartbeat $$ 9>&- &
 install() { # packages; a machine that was just booted may be busy with its own updates
   as_root apt-get update --quiet && as_root apt-get install --yes --quiet -o DPkg::Lock::Timeout=600 "$@"
 }
-
-case $1 in
-gs://*)
-  if ! command -v gcsfuse >/dev/null; then
-    key=/usr/share/keyrings/cloud.google.asc
-    curl --silent --fail https://packages.cloud.google.com/apt/doc/apt-key.gpg | as_root tee "$key" >/dev/null
-    echo "deb [signed-by=$key] https://packages.cloud.google.com/apt gcsfuse-$(lsb_release -c -s) main" |
-      as_root tee /etc/apt/sources.list.d/gcsfuse.list >/dev/null
-    install gcsfuse
-  fi
-  mkdir -p "$bucket"
-  name=${1#gs://}
-  folder=()
-  if [[ $name == */* ]]; then folder=(--only-dir "${name#*/}"); fi
-  mountpoint --quiet "$bucket" ||
-    gcsfuse --implicit-dirs --rename-dir-limit 1000000 "${folder[@]}" "${name%%/*}" "$bucket"
-  ;;
-*) ln -sfn "$1" "$bucket" ;;
-esac
 
 python=$(command -v python3.11 || true)
 if [[ -z $python ]]; then

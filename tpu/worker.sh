@@ -2,7 +2,6 @@
 # shellcheck shell=bash
 
 state=${EVADS_STATE:-$HOME/.evads}
-export bucket=$HOME/bucket # where the gs:// folder is mounted
 mkdir -p "$state"
 
 metadata() { # name
@@ -23,6 +22,10 @@ heartbeat() { # pid: keeps the status young while a process lives
     touch "$state/status"
     sleep "${EVADS_HEARTBEAT:-20}"
   done
+}
+
+objects() { # get gs://… FILE, put FILE gs://…: needs nothing but a Python
+  timeout 120 python3 tpu/objects.py "$@"
 }
 
 as_root() { if [[ $(id -u) == 0 ]]; then "$@"; else sudo "$@"; fi; }

@@ -81,7 +81,8 @@ def cloud(request, tmp_path, monkeypatch):
 
 
 def run(cloud, **limits):
-    options, rest = launch._parser().parse_known_args([*ARGUMENTS, f"--backend={cloud.backend}"])
+    more = [f"--backend={cloud.backend}", f"--collect={cloud.folder / 'here'}"]
+    options, rest = launch._parser().parse_known_args([*ARGUMENTS, *more])
     turns = itertools.count(step=TURN)
     made = launch._request(options, rest)
     return launch.supervise(made, Limits(**LIMITS | limits), str(cloud.folder), 0.0, lambda: next(turns))
@@ -221,6 +222,20 @@ def test_a_second_launcher_takes_over_the_slice_of_one_that_died(cloud):
     (cloud.folder / "world.json").write_text(json.dumps(world))
     assert run(cloud) == 0
     assert cloud.deeds() == ["collect", "delete"]
+
+
+@one_backend
+@pytest.mark.parametrize("parts", [("00000001-0", "00000002-2"), ("00000002-2",)], ids=["whole", "one is missing"])
+def test_the_logs_that_are_collected_are_put_together_and_a_slice_is_given_back_all_the_same(cloud, capsys, parts):
+    log = cloud.folder / "here" / "run" / "events.jsonl"
+    for part in parts:  # as rsync leaves them
+        (path := log.with_name(f"{log.name}.parts") / part).parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{part[7]}\n")
+    cloud.script()
+    assert run(cloud) == 0
+    assert cloud.deeds()[-1] == "delete"
+    assert log.exists() == (len(parts) == 2)
+    assert ("collect failed: a part of a log is missing" in capsys.readouterr().out) == (len(parts) == 1)
 
 
 @one_backend

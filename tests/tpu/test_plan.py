@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from evads_jax.errors import UserError
+from tests.storage.fake_gcs import FakeGCS
 from tpu import backends, jobset, launch, plan
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -26,7 +27,8 @@ def request(*options):
 @pytest.mark.parametrize(("slice", "backend"), SLICES)
 def test_a_dry_run_shows_exactly_these_commands(slice, backend):
     shown = launch.dry_run(request(f"--slice={slice}", f"--backend={backend}", "--config.rl.group=4"))
-    shown = re.sub(r"evads-run-[0-9a-f]{8}\b", "evads-run-DIGEST", shown.replace(str(plan.ROOT), "ROOT"))
+    shown = shown.replace(str(plan.ROOT), "ROOT").replace(json.dumps(jobset.OBJECTS.read_text()), '"objects.py"')
+    shown = re.sub(r"evads-run-[0-9a-f]{8}\b", "evads-run-DIGEST", shown)
     assert shown == (GOLDEN / f"{backend}_{slice.replace(':', '_')}.txt").read_text()
 
 
@@ -94,6 +96,28 @@ def test_what_the_workers_are_told_is_valid_shell():
     script = script["spec"]["template"]["spec"]["containers"][0]["command"][2]
     assert subprocess.run(["bash", "-n", "-c", script], check=False).returncode == 0
     json.dumps(script)
+
+
+def test_a_pod_gets_its_code_with_nothing_but_the_python_of_its_image(tmp_path):
+    made = request("--slice=v5e:2x4", "--backend=gke", "--bucket=gs://shelf/run")
+    job = jobset.manifest(made)["spec"]["replicatedJobs"][0]["template"]["spec"]
+    (pod,) = job["template"]["spec"]["containers"]
+    environment = {row["name"]: row["value"] for row in pod["env"] if "value" in row}
+    assert not any("$(" in value for value in environment.values())  # which Kubernetes would replace
+    code = tmp_path / "code"
+    (code / "tpu").mkdir(parents=True)
+    for script in ("setup", "run"):
+        (code / "tpu" / f"{script}_worker.sh").write_text(f"echo {script} $*\n")
+    subprocess.run(["tar", "-czf", tmp_path / "code.tgz", "-C", code, "tpu"], check=True)
+    with FakeGCS() as bucket:
+        bucket.put(plan.code_url(made).removeprefix("gs://shelf/"), (tmp_path / "code.tgz").read_bytes())
+        environment |= {"PATH": "/usr/bin:/bin", "EVADS_ATTEMPT": "2", **bucket.environment()}
+        done = subprocess.run(
+            pod["command"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+    job = "--config=configs/mg_grpo.py:smoke --config.mesh.data=1 --config.mesh.fsdp=8 --config.mesh.tp=1"
+    assert done.stdout.splitlines() == ["setup gs://shelf/run", f"run gs://shelf/run 2 1 {job}"], done.stderr
+    assert set(pod) == {"name", "image", "command", "env", "ports", "resources"}
 
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not here")

@@ -10,16 +10,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.storage.fake_gcs import FakeGCS
 from tpu import check_versions, plan
 
+BUCKET = "gs://shelf/folder"
 SYSTEM = "/usr/local/bin:/usr/bin:/bin"
 
 
 class Machine:
     """A worker: a home, the unpacked code, and programs that record how they are called."""
 
-    def __init__(self, folder):
-        self.home, self.programs, self.calls = folder / "home", folder / "bin", folder / "calls"
+    def __init__(self, folder, bucket):
+        self.bucket, self.home, self.programs, self.calls = bucket, folder / "home", folder / "bin", folder / "calls"
         self.said = folder / "said"
         self.home.mkdir()
         self.programs.mkdir()
@@ -29,7 +31,7 @@ class Machine:
         (self.home / "evads" / "requirements" / "tpu.txt").write_text("jax==0.10.2\n")
         self.environment = {
             "HOME": str(self.home), "PATH": f"{self.programs}:{SYSTEM}", "EVADS_HEARTBEAT": "0.1",
-            "EVADS_STAMP": str(folder / "stamp"),
+            "EVADS_STAMP": str(folder / "stamp"), "EVADS_PAUSE": "0.01", **bucket.environment(),
         }  # fmt: skip
 
     def program(self, name, body, folder=None):
@@ -43,12 +45,14 @@ class Machine:
         self.program("python", body, self.home / "evads" / ".venv" / "bin")
         (self.home / ".evads").mkdir()
         (self.home / ".evads" / "status").write_text("1 ready -\n")
-        (self.home / "bucket").mkdir()
 
     def start(self, script, *arguments):
         command = ["bash", self.home / "evads" / "tpu" / script, *arguments]
         with self.said.open("w") as said:  # no pipe: what beats in the background would hold it
             return subprocess.Popen(command, env=self.environment, stdout=said, stderr=subprocess.STDOUT)
+
+    def work(self, *arguments):
+        return self.run("run_worker.sh", BUCKET, *arguments)
 
     def run(self, script, *arguments):
         code = self.start(script, *arguments).wait(timeout=60)
@@ -57,34 +61,63 @@ class Machine:
     def status(self):
         return (self.home / ".evads" / "status").read_text().strip()
 
+    def kept(self, name):
+        return self.bucket.objects[f"folder/{name}"].data
+
     def called(self, name):
         return [line for line in self.calls.read_text().splitlines() if line.startswith(f"{name} ")]
 
 
 @pytest.fixture
 def machine(tmp_path):
-    return Machine(tmp_path)
+    with FakeGCS() as bucket:
+        yield Machine(tmp_path, bucket)
 
 
 @pytest.mark.parametrize("code", [0, 3, 42])
 def test_the_jobs_exit_code_and_log_are_left_for_the_launcher(machine, code):
     machine.job(f"echo it ran; exit {code}")
-    assert machine.run("run_worker.sh", "2", "1", "--config=c.py")[0] == code
+    assert machine.work("2", "1", "--config=c.py")[0] == code
     assert machine.status() == f"1 exited {code}"
-    assert (machine.home / "bucket" / "logs" / "attempt-2" / "worker-1.log").read_text() == "it ran\n"
-    work = machine.home / "bucket" / "run"
-    assert machine.called("python") == [f"python -m evads_jax.main --config=c.py --workdir={work}"]
+    assert machine.kept("logs/attempt-2/worker-1.log") == b"it ran\n"
+    assert machine.called("python") == [f"python -m evads_jax.main --config=c.py --workdir={BUCKET}/run"]
+
+
+def test_compilations_are_kept_in_the_bucket_for_the_next_slice(machine):
+    machine.job("echo $JAX_COMPILATION_CACHE_DIR")
+    machine.work("1", "1", "--config=c.py")
+    assert machine.kept("logs/attempt-1/worker-1.log").decode() == f"{BUCKET}/cache/jax\n"
+
+
+def test_a_log_can_be_read_while_the_job_runs_and_its_end_is_not_overwritten(machine):
+    machine.job("echo begun; until [[ -e $HOME/enough ]]; do sleep 0.1; done; echo ended")
+    process = machine.start("run_worker.sh", BUCKET, "1", "1", "--config=c.py")
+    limit = time.monotonic() + 30
+    while not machine.bucket.objects and time.monotonic() < limit:
+        time.sleep(0.05)
+    assert machine.kept("logs/attempt-1/worker-1.log") in (b"", b"begun\n")
+    (machine.home / "enough").touch()
+    assert process.wait(timeout=60) == 0
+    assert machine.kept("logs/attempt-1/worker-1.log") == b"begun\nended\n"
+
+
+def test_a_bucket_that_takes_no_log_changes_nothing_of_how_the_job_ends(machine):
+    machine.job("exit 3")
+    machine.bucket.dead = True
+    code, said = machine.work("1", "1", "--config=c.py")
+    assert (code, machine.status()) == (3, "1 exited 3")
+    assert "worker-1.log: HTTPError: HTTP Error 403" in said
 
 
 def test_with_several_hosts_the_processes_are_joined(machine):
     machine.job("exit 0")
-    machine.run("run_worker.sh", "1", "4", "--config=c.py")
+    machine.work("1", "4", "--config=c.py")
     assert machine.called("python")[0].endswith(" --distributed")
 
 
 def test_sigterm_reaches_the_job_which_saves_and_ends_with_42(machine):
     machine.job("trap 'exit 42' TERM; touch $HOME/began; while :; do sleep 0.1; done")
-    process = machine.start("run_worker.sh", "1", "1", "--config=c.py")
+    process = machine.start("run_worker.sh", BUCKET, "1", "1", "--config=c.py")
     while not (machine.home / "began").exists():
         time.sleep(0.05)
     assert machine.status() == "1 running -"
@@ -95,18 +128,29 @@ def test_sigterm_reaches_the_job_which_saves_and_ends_with_42(machine):
 
 def test_a_job_is_started_once_and_only_on_a_worker_that_is_ready(machine):
     machine.job("exit 0")
-    machine.run("run_worker.sh", "1", "1", "--config=c.py")
-    machine.run("run_worker.sh", "1", "1", "--config=c.py")
+    machine.work("1", "1", "--config=c.py")
+    machine.work("1", "1", "--config=c.py")
     assert len(machine.called("python")) == 1
 
 
 def test_where_no_launcher_watches_the_hours_end_the_job(machine):
     machine.job("exit 0")
-    (machine.home / "bucket" / ".launch").mkdir()
-    (machine.home / "bucket" / ".launch" / "began").write_text(str(int(time.time()) - 7200))
+    machine.bucket.put("folder/.launch/began", str(int(time.time()) - 7200).encode())
     machine.environment["EVADS_HOURS"] = "1.5"
-    assert machine.run("run_worker.sh", "1", "1", "--config=c.py") == (3, "the hours are spent\n")
+    assert machine.work("1", "1", "--config=c.py") == (3, "the hours are spent\n")
     assert machine.called("python") == []
+
+
+def test_the_hours_of_all_attempts_count_from_the_first(machine):
+    machine.job("exit 0")
+    machine.environment["EVADS_HOURS"] = "1.5"
+    assert machine.work("1", "1", "--config=c.py")[0] == 0
+    assert abs(int(machine.kept(".launch/began")) - time.time()) < 60
+    machine.bucket.dead = True
+    (machine.home / ".evads" / "status").write_text("1 ready -\n")
+    code, said = machine.work("2", "1", "--config=c.py")
+    assert (code, machine.status(), len(machine.called("python"))) == (1, "1 exited 1", 1)
+    assert said.startswith("objects: put-new")
 
 
 @pytest.fixture
@@ -114,9 +158,7 @@ def fresh(machine):
     """A machine that was just booted."""
     machine.program("curl", "echo 2")
     machine.program("sudo", '"$@"')
-    for name in ("gcsfuse", "gcloud", "rm"):
-        machine.program(name, "exit 0")
-    machine.program("mountpoint", "exit 1")
+    machine.program("rm", "exit 0")
     installed = 'mkdir -p "$3/bin" && cp "$(dirname "$0")/venv_python" "$3/bin/python"'
     machine.program("python3.11", installed)
     machine.program("venv_python", "exit 0")
@@ -124,30 +166,31 @@ def fresh(machine):
 
 
 def test_a_fresh_worker_becomes_ready(fresh):
-    code, said = fresh.run("setup_worker.sh", "gs://bucket/folder/run")
+    code, said = fresh.run("setup_worker.sh", BUCKET)
     assert (code, fresh.status()) == (0, "2 ready -"), said
-    mount = f"gcsfuse --implicit-dirs --rename-dir-limit 1000000 --only-dir folder/run bucket {fresh.home / 'bucket'}"
-    assert fresh.called("gcsfuse") == [mount]
     assert [line.split()[-2:] for line in fresh.called("venv_python")] == [
         ["-r", "requirements/tpu.txt"], ["-e", "."], ["tpu/check_versions.py", "requirements/tpu.txt"]
     ]  # fmt: skip
     assert fresh.called("rm") == ["rm -f /tmp/libtpu_lockfile"]
 
 
-def test_in_a_pod_the_bucket_is_there_already(fresh, tmp_path):
+def test_a_pod_has_its_number_from_its_job(fresh):
     fresh.environment["JOB_COMPLETION_INDEX"] = "3"
-    code, said = fresh.run("setup_worker.sh", str(tmp_path / "mounted"))
+    code, said = fresh.run("setup_worker.sh", BUCKET)
     assert (code, fresh.status()) == (0, "3 ready -"), said
-    assert (fresh.home / "bucket").readlink() == tmp_path / "mounted"
-    assert fresh.called("gcsfuse") == []
+    assert fresh.called("curl") == []
 
 
 def test_a_version_that_is_not_the_locks_ends_the_setup_loudly(fresh):
     fresh.program("venv_python", '[[ $1 == tpu/check_versions.py ]] && echo "version mismatch" && exit 1; exit 0')
-    code, said = fresh.run("setup_worker.sh", "gs://bucket/run")
+    (fresh.home / "evads" / "setup.log").write_text("what setup says")  # where a launcher lets it say it
+    code, said = fresh.run("setup_worker.sh", BUCKET)
     assert (code, fresh.status()) == (1, "2 exited 1")
     assert "version mismatch" in said
-    assert fresh.called("gcloud") == ["gcloud storage cp --quiet setup.log gs://bucket/run/logs/setup-worker-2.log"]
+    assert fresh.kept("logs/setup-worker-2.log") == b"what setup says"
+    fresh.bucket.dead = True
+    fresh.run("setup_worker.sh", BUCKET)
+    assert fresh.status() == "2 exited 1"
 
 
 def test_where_python_3_11_is_not_it_is_fetched_in_the_way_that_ubuntu_24_04_allows(fresh, tmp_path):
@@ -161,7 +204,7 @@ def test_where_python_3_11_is_not_it_is_fetched_in_the_way_that_ubuntu_24_04_all
     fresh.program("apt-get", "exit 0")
     steps = f"*--version) exit 1;; *find*) echo {found};; *uv*install*|*install*uv*) exit 0;;"
     fresh.program("python3", f'echo "pip may: $PIP_BREAK_SYSTEM_PACKAGES" >>{fresh.calls}; case $* in {steps} esac')
-    code, said = fresh.run("setup_worker.sh", "gs://bucket/run")
+    code, said = fresh.run("setup_worker.sh", BUCKET)
     assert (code, fresh.status()) == (0, "2 ready -"), said
     assert fresh.called("apt-get")[-1].endswith(" python3-pip")
     calls = fresh.calls.read_text().splitlines()
@@ -186,6 +229,16 @@ def test_versions_are_compared_with_the_lock(monkeypatch):
     ]
     lock = (Path(plan.ROOT) / "requirements" / "tpu.txt").read_text()
     assert all(f"\n{name}==" in lock for name in check_versions.PACKAGES)
+
+
+def test_a_slice_has_the_client_for_its_bucket_that_the_tests_have():
+    requirements = Path(plan.ROOT) / "requirements"
+    tpu, test = (
+        dict(line.split("==") for line in (requirements / f"{name}.txt").read_text().split())
+        for name in ("tpu", "test")
+    )
+    assert "gcsfs" in tpu
+    assert {name: tpu[name] for name in tpu.keys() & test.keys()} == {n: test[n] for n in tpu.keys() & test.keys()}
 
 
 QUEUED = "tpus queued-resources delete evads-run --project=p --zone=z --force --quiet --async"
