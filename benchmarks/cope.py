@@ -1,6 +1,6 @@
 """COPE's training beside PyTorch: the whole step, and the contrastive loss of a large batch alone.
 
-    .venv-peers/bin/python -m benchmarks.cope [--quick] [--out=cope.json] [--page=docs/cope.md]
+    .venv-peers/bin/python -m benchmarks.cope --out=cope.json [--quick] [--page=docs/cope.md]
 
 Run it from the root of the repository, in the environment that `make test-peers` makes. Both sides have the same
 weights (drawn) and inputs and take turns in one process with all its cores.
@@ -11,13 +11,13 @@ loss as open_clip has it, the whole matrix of similarities at once, and PyTorch'
 agree before anything is timed. The loss alone is that of given embeddings, with gradients: ours in chunks and whole.
 
 With `--page` the tables also go into the block `speed` of that page. `--quick` shows that the parts fit; the whole
-takes ten minutes and 5 GB on two quiet cores (an estimate).
+takes ten minutes and 5 GB on two quiet cores (an estimate); started again with the same `--out` and options it goes on
+where it stopped.
 """
 
 import ctypes
 import functools
 import gc
-import json
 import re
 import runpy
 import statistics
@@ -34,6 +34,7 @@ import torch
 from torch.nn.functional import cross_entropy, normalize
 
 from benchmarks.command import options_parser, put
+from benchmarks.record import Record
 from evads_jax.models import cope
 from evads_jax.models.cope import DOMAINS, PAIRS, ClipBatch, CopeConfig
 from evads_jax.models.cope.visual import DEVIATION, MEAN
@@ -68,14 +69,13 @@ def main() -> None:
     options = parser.parse_args()
     steps, batches = ({"tiny": (4, TINY)}, (64,)) if options.quick else (STEPS, BATCHES)
     rounds, chunk = (2, 16) if options.quick else (options.rounds, options.chunk)
-    found = {
-        "steps": {name: step(products, sizes, rounds) for name, (products, sizes) in steps.items()},
-        "losses": {str(batch): loss(batch, chunk, rounds) for batch in batches},
+    record = Record(options.out, rounds=rounds, chunk=chunk, quick=options.quick)
+    trained = {name: record.once(f"step, {name}", lambda of=of: step(*of, rounds)) for name, of in steps.items()}
+    losses = {
+        batch: record.once(f"loss of {batch}", lambda batch=batch: loss(batch, chunk, rounds)) for batch in batches
     }
-    text = "\n".join([*step_table(found["steps"]), "", *loss_table(found["losses"]), "", described(rounds, chunk)])
+    text = "\n".join([*step_table(trained), "", *loss_table(losses), "", described(rounds, chunk)])
     print(text)
-    if options.out:
-        options.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     if options.page:
         put(options.page, {"speed": text})
 
@@ -94,7 +94,7 @@ def step(products: int, sizes: Mapping[str, int], rounds: int) -> dict[str, Any]
 
     def ours() -> tuple[float, float]:
         nonlocal state
-        state, metrics = learner.step(state, batch, jax.random.key(0))
+        state, metrics = jax.block_until_ready(learner.step(state, batch, jax.random.key(0)))
         return float(metrics["loss"]), float(metrics["grad_norm"])
 
     works = {OURS: ours, THEIRS: lambda: peer.step(batch)}
@@ -291,7 +291,7 @@ def step_table(steps: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def loss_table(losses: Mapping[str, Any]) -> list[str]:
+def loss_table(losses: Mapping[int, Any]) -> list[str]:
     """Seconds and memory of the loss alone as lines of Markdown."""
     lines = [
         "| loss of a batch of | evads_jax, in chunks | evads_jax, whole | PyTorch | ratio, in chunks | ratio, whole |",
@@ -301,7 +301,7 @@ def loss_table(losses: Mapping[str, Any]) -> list[str]:
         seconds = row["seconds"]
         cells = [f"{seconds[n]:.3f} s, {row['bytes'][n] / 2**20:,.0f} MiB" for n in (OURS, OURS_WHOLE, THEIRS)]
         ratios = [f"{seconds[THEIRS] / seconds[n]:.2f}" for n in (OURS, OURS_WHOLE)]
-        lines.append(f"| {int(batch):,} | {' | '.join([*cells, *ratios])} |")
+        lines.append(f"| {batch:,} | {' | '.join([*cells, *ratios])} |")
     return lines
 
 

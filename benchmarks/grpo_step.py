@@ -2,11 +2,13 @@
 
     .venv-peers/bin/python -m benchmarks.grpo_step --out=grpo_step.json [--page=docs/performance.md] [--json] [--quick]
 
-Run it from the root of the repository, alone on the machine, in the environment that `make test-peers` makes. Both
-sides load the same drawn weights, must give the same log-probabilities, see the same prompts, sample completions of
-the same length and take turns, each in a process of its own that stays up. Each side runs at its fastest settings,
-found first and all listed. Takes an hour or two on two cores, most of it TRL's prompts of 4,096 tokens (an estimate);
-started again with the same `--out` it goes on where it stopped. docs/performance.md says what is counted.
+Run it from the root of the repository, alone on the machine, in the environment that `make test-peers` makes; this
+project's side runs in that of `make train`, which is to be there too. Both sides load the same drawn weights, must give
+the same log-probabilities, see the same prompts, sample completions of the same length and take turns, each in a
+process of its own that stays up. Each side runs at its fastest settings, found first and all listed. Takes an hour and
+three quarters on two cores at 100 · 10⁹ operations a second, two thirds of it TRL's prompts of 4,096 tokens (an
+estimate from the sizes); started again with the same `--out` and options it goes on where it stopped: every measurement
+is kept as it comes. docs/performance.md says what is counted.
 """
 
 import itertools
@@ -41,7 +43,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.add_argument("--quick", action="store_true", help="a tiny model and prompts: whether it runs at all")
     options = parser.parse_args()
-    record, sizes = Record(options.out), QUICK_SIZES if options.quick else Sizes()
+    record = Record(options.out, rounds=options.rounds, quick=options.quick)
+    sizes = QUICK_SIZES if options.quick else Sizes()
     works = QUICK_WORKS if options.quick else WORKS
     peak = record.once("peaks of the machine", machine.peaks)
     with tempfile.TemporaryDirectory() as folder:
@@ -83,16 +86,19 @@ def candidates(work: Work, quick: bool) -> dict[str, dict[str, dict[str, Any]]]:
 def probe(work: Work, folder: str, sizes: Sizes, record: Record, quick: bool) -> dict[str, dict[str, Any]]:
     """One step of each side with each of its settings, each in a fresh process: side → settings → measurement.
 
-    A process that does not live to its first answer (most likely it wanted more memory than there is) has the end of
-    what it said as `failed`.
+    A process that does not live through its step (most likely it wanted more memory than there is) has the end of what
+    it said as `failed`.
+
+    Raises:
+      RuntimeError: a process was never ready: it lacks something, and nothing is kept of it.
     """
 
     def measure(side: str, settings: dict[str, Any]) -> dict[str, Any]:
-        try:
-            with started({side: spec(side, work, folder, sizes, settings)}) as sides:
+        with started({side: spec(side, work, folder, sizes, settings)}) as sides:
+            try:
                 return in_turn(sides, "step", 1, warmups(work))[side] | {"settings": settings}
-        except RuntimeError as error:
-            return {"failed": str(error).strip().splitlines()[-1]}
+            except RuntimeError as error:
+                return {"failed": str(error).strip().splitlines()[-1]}
 
     return {
         side: {

@@ -41,8 +41,9 @@ def floors(config: QwenVLConfig, lengths: Sequence[int], G: int, S: int) -> dict
     """What each phase of a step on text cannot do without, every prompt run once.
 
     Products count 2 operations per element of the matrix and row; of attention, the pairs of tokens that see each
-    other; of the last layer, what later tokens read of a prompt (keys and values). A backward pass is twice a forward
-    pass. Decoding reads the decoder and all keys and values once for every new token.
+    other; of the last layer, what later tokens read of a prompt (keys and values). Nothing follows a completion's last
+    token, so that it is not run. A backward pass is twice a forward pass. Decoding reads the decoder, and all keys and
+    values, once for every new token that is run, the head once for every new token.
 
     Args:
       config: the model's sizes.
@@ -53,19 +54,18 @@ def floors(config: QwenVLConfig, lengths: Sequence[int], G: int, S: int) -> dict
     D, L, heads = config.width, config.layers, config.heads * config.head_width
     cached = config.kv_heads * config.head_width
     layer = D * (heads + 2 * cached) + heads * D + 3 * D * config.mlp_width
-    tokens, new = sum(lengths), len(lengths) * G * S
+    tokens, completions, run = sum(lengths), len(lengths) * G, S - 1
     linear = 2 * tokens * ((L - 1) * layer + 2 * D * cached)
     prompts = linear + 4 * heads * (L - 1) * sum(T * (T + 1) / 2 for T in lengths)
-    seen = sum(G * S * (T + (S + 1) / 2) for T in lengths)
-    completions = 2 * new * L * layer + 4 * heads * L * seen
-    head = 2 * new * D * config.vocabulary
-    parameters = 4.0 * sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract(config)["text"]))
-    per_token = 8.0 * cached * L
-    own = len(lengths) * G * S * (S + 1) / 2
+    own = completions * run * (run + 1) / 2
+    new = 2 * completions * run * L * layer + 4 * heads * L * (G * run * tokens + own)
+    head = 2 * completions * S * D * config.vocabulary
+    decoder = 4.0 * sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract(config)["text"]["layers"]))
+    table, per_token = 4.0 * D * config.vocabulary, 8.0 * cached * L
     return {
-        "prefill": Cost(prompts, parameters + per_token * tokens),
-        "decode": Cost(completions + head, S * (parameters + per_token * tokens) + per_token * own),
-        "update": Cost(3 * (prompts + completions + head), 3 * parameters),
+        "prefill": Cost(prompts, decoder + per_token * tokens),
+        "decode": Cost(new + head, run * (decoder + per_token * tokens) + per_token * own + S * table),
+        "update": Cost(3 * (prompts + new + head), 3 * (decoder + table)),
     }
 
 

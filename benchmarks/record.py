@@ -16,31 +16,31 @@ NOT_INSTALLED = "not installed"
 
 
 class Record:
-    """Measurements by name, all of one machine, commit and set of packages.
+    """Measurements by name, all of one machine, commit and set of packages, made with the same options.
 
     Args:
       path: the file; None keeps nothing.
+      **options: of the command, whatever changes what is measured.
 
     Attributes:
       found: the measurements, as JSON.
-      about: machine, commit, packages and date of the first measurement.
+      about: machine, commit, packages, options and date of the first measurement.
 
     Raises:
-      UserError: the file is of another machine, commit or set of packages.
+      UserError: the file is of another machine, commit, set of packages or option.
     """
 
-    def __init__(self, path: Path | None):
+    def __init__(self, path: Path | None, **options: Any):
         where = environment()
         self._path, self.found = path, dict[str, Any]()
-        self.about = {name: where[name] for name in ("processor", "cores", "commit")} | versions()
+        self.about = {name: where[name] for name in ("processor", "cores", "commit")} | versions() | options
         dated = self.about | {"date": datetime.datetime.now(datetime.UTC).date().isoformat()}
         if path is not None and path.exists():
             held = json.loads(path.read_text(encoding="utf-8"))
             differing = [name for name, value in self.about.items() if held["about"].get(name) != value]
             if differing:
-                raise UserError(
-                    f"it holds measurements of another {', '.join(differing)}", str(path), "name a new file"
-                )
+                what = f"its measurements differ in {', '.join(differing)} from what would be measured now"
+                raise UserError(what, str(path), "name a new file")
             self.found, dated = held["found"], held["about"]
         self.about = dated
 
@@ -58,7 +58,8 @@ class Record:
         about = self.about
         installed = ", ".join(f"{name} {about[name]}" for name in PACKAGES if about[name] != NOT_INSTALLED)
         machine = f"{about['processor']}, {about['cores']} cores"
-        return f"`{command}`, {about['date']}, commit {about['commit']}, {machine}; {installed}; float32."
+        rounds = f"; {about['rounds']} rounds" if "rounds" in about else ""
+        return f"`{command}`, {about['date']}, commit {about['commit']}, {machine}; {installed}; float32{rounds}."
 
 
 def versions() -> dict[str, str]:

@@ -2,9 +2,10 @@
 
     .venv-peers/bin/python -m benchmarks.rollout [--out=rollout.json] [--page=docs/performance.md] [--json] [--quick]
 
-Run it from the root of the repository, alone on the machine, in the environment that `make test-peers` makes. Once
+Run it from the root of the repository, alone on the machine, in the environments of `benchmarks.grpo_step`. Once
 every completion has a prompt of its own, so that nothing is shared, and once 8 share each of 4; `generate` does the
-same in both. Takes five minutes on two cores (an estimate).
+same in both. Takes three minutes on two cores, one of them to start and to compile (an estimate); what was measured
+with the same `--out` and options is not measured again.
 """
 
 import json
@@ -31,7 +32,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.add_argument("--quick", action="store_true", help="a tiny model and prompts: whether it runs at all")
     options = parser.parse_args()
-    record, sizes = Record(options.out), QUICK_SIZES if options.quick else Sizes()
+    record = Record(options.out, rounds=options.rounds, quick=options.quick)
+    sizes = QUICK_SIZES if options.quick else Sizes()
     rows = {}
     with tempfile.TemporaryDirectory() as folder:
         write_checkpoints(Path(folder), sizes)

@@ -18,6 +18,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 OUR_MODULE = "benchmarks.ours"
+PATIENCE = 5.0  # seconds that a child has to go by itself
 # As in the Makefile, and nothing is downloaded.
 ENVIRONMENT = {
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
@@ -53,19 +54,31 @@ class Side:
             [python, "-m", module, json.dumps(spec)],
             cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True,
         )  # fmt: skip
-        self.ready = self._answer()
+        try:
+            self.ready = self._answer()
+        except BaseException:  # an interrupt too: nobody else knows the child yet
+            self.close()
+            raise
 
     def ask(self, word: str) -> dict[str, Any]:
-        """The child's answer."""
+        """The child's answer.
+
+        Raises:
+          RuntimeError: as the constructor.
+        """
         assert self._process.stdin
-        self._process.stdin.write(word + "\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it is dead; what it said tells more
+            self._process.stdin.write(word + "\n")
+            self._process.stdin.flush()
         return self._answer()
 
     def close(self) -> None:
-        """Ends the child."""
-        self._process.kill()
-        self._process.communicate()
+        """Ends the child: one that waits goes when its input ends and removes its files; one at work is killed."""
+        try:
+            self._process.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate()
         self._log.close()
 
     def _answer(self) -> dict[str, Any]:

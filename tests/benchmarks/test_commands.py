@@ -45,7 +45,7 @@ def test_a_step_beside_trl(tmp_path):
     assert row["ratio"] == pytest.approx(row["TRL"]["seconds"] / row["evads_jax"]["seconds"])
     for name in ("grpo_step", "grpo_step_settings", "phases"):
         assert "| 12 + 4, ragged |" in block(page, name)
-    again, _ = run("grpo_step", tmp_path, "--json")  # from the file, nothing is measured
+    again, _ = run("grpo_step", tmp_path, "--rounds=2", "--json")  # from the file, nothing is measured
     assert json.loads(again.splitlines()[-1]) == found
     assert "…" not in again
 
@@ -123,8 +123,29 @@ def test_a_file_of_another_machine_is_refused_and_a_measurement_made_once(tmp_pa
     held = json.loads(path.read_text())
     held["about"]["processor"] = "another"
     path.write_text(json.dumps(held))
-    with pytest.raises(UserError, match="another processor"):
+    with pytest.raises(UserError, match="differ in processor from"):
         record.Record(path)
+
+
+def test_a_file_of_other_options_is_refused(tmp_path):
+    path = tmp_path / "out.json"
+    record.Record(path, rounds=1, quick=True).once("a", lambda: 1)
+    assert record.Record(path, rounds=1, quick=True).found == {"a": 1}
+    with pytest.raises(UserError, match="differ in rounds, quick from"):
+        record.Record(path, rounds=3, quick=False)
+
+
+def test_attention_that_gives_other_gradients_is_not_timed():
+    forms, inputs = attention.prompt_forms(12, (4,))
+    assert set(attention.measure(forms, inputs, 1)) >= {"plain", "all blocks in turn", "tile 4"}
+    forms["all keys"] = lambda q, k, v: v.mean(axis=2)[:, None] + 0 * q
+    with pytest.raises(AssertionError, match="all keys"):
+        attention.measure(forms, inputs, 1)
+
+
+@pytest.mark.peers
+def test_torchs_attention_has_the_gradients_of_ours():
+    assert "torch" in attention.measure(*attention.prompt_forms(12, (4,)), 1)
 
 
 def test_the_floor_counts_a_prompt_once_and_every_completion():
@@ -137,6 +158,16 @@ def test_the_floor_counts_a_prompt_once_and_every_completion():
     peak = {"flops": 1e9, "bytes": 1e6}
     assert machine.seconds(machine.Cost(3e9, 1e6), peak) == 3.0
     assert machine.seconds(machine.Cost(3e9, 5e6), peak) == 5.0
+
+
+def test_the_floor_does_not_run_the_last_token_of_a_completion():
+    config = Sizes().config()
+    one, two = (machine.floors(config, [64], 1, S)["decode"] for S in (1, 2))
+    head, table = 2 * 256 * 8192, 4 * 256 * 8192
+    assert one == (head, table)  # the prompt's last state predicts it
+    layer = 4 * 256 * 256 + 3 * 256 * 768
+    assert two.flops == 2 * head + 2 * 4 * layer + 4 * 256 * 4 * (64 + 1)
+    assert two.bytes > 2 * table + 4 * 4 * layer
 
 
 def test_ragged_prompts_fall_to_half_and_a_video_has_all_its_tokens():
