@@ -60,6 +60,9 @@ def get_config(variant: str = "model=qwen3_vl_8b,topology=v5p:2x2x4,mesh=fsdp:4-
         raise UserError(f"unknown option {sorted(unknown)[0]!r}", where, "of model, topology, mesh, lora, layers")
     if options.get("model", "qwen3_vl_8b") not in MODELS:
         raise UserError(f"unknown model {options['model']!r}", where, "one of " + ", ".join(MODELS))
+    for number in ("lora", "layers"):
+        if not options.get(number, "0").isdigit():
+            raise UserError(f"no number: {number}={options[number]}", where, f"write e.g. {number}=16")
     name = options.get("model", "qwen3_vl_8b")
 
     base = runpy.run_path(str(Path(__file__).with_name("mg_grpo.py")))["get_config"]()
@@ -73,7 +76,6 @@ def get_config(variant: str = "model=qwen3_vl_8b,topology=v5p:2x2x4,mesh=fsdp:4-
         config.model.update({k: (0,) for k in ("vision_deepstack", "vision_full_attention") if k in config.model})
     config.mesh = _mesh(options.get("mesh", "fsdp:16"), where)
 
-    config.run = base.run
     config.train = base.train
     config.lora = base.lora
     config.lora.rank = int(options.get("lora", 0))
@@ -88,7 +90,7 @@ def get_config(variant: str = "model=qwen3_vl_8b,topology=v5p:2x2x4,mesh=fsdp:4-
     data.units = 30  # temporal units of a prompt: 7,680 of its tokens are video …
     data.patches = 1024  # … of as many patches each, 30,720 together
 
-    # Of update, logprobs, prefill, decode, rollout (prefill and decode in one program, as training runs them).
+    # Of update, logprobs, prefill, decode, rollout (prefill and decode in one program, as evaluation runs them).
     config.functions = ("update", "prefill", "decode")
     return config
 
@@ -97,7 +99,7 @@ def _mesh(text: str, where: str) -> ml_collections.ConfigDict:
     sizes = {"data": 1, "fsdp": 1, "tp": 1}
     for part in text.split("-"):
         axis, _, size = part.partition(":")
-        if axis not in sizes or not size.isdigit():
+        if axis not in sizes or not size.isdigit() or size == "0":
             raise UserError(f"cannot read the mesh {text!r}", where, "write e.g. mesh=fsdp:4-tp:4")
         sizes[axis] = int(size)
     return ml_collections.ConfigDict(sizes)

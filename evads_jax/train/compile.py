@@ -17,6 +17,7 @@ import jax
 from jax.experimental import topologies
 from ml_collections import ConfigDict
 
+from evads_jax import whole
 from evads_jax.errors import UserError
 from evads_jax.models import partitioning
 from evads_jax.models.qwen_vl import parameter_count
@@ -52,8 +53,7 @@ def run(config: ConfigDict, workdir: Path | None = None) -> None:
     fits = all(found["fits"] for found in cell["functions"].values())
     cell["fits"] = fits
     if workdir is not None:
-        workdir.mkdir(parents=True, exist_ok=True)
-        (workdir / "cell.json").write_text(json.dumps(cell, indent=1) + "\n")
+        whole.write(workdir / "cell.json", json.dumps(cell, indent=1) + "\n")
     if not fits:
         raise SystemExit(EXIT_DOES_NOT_FIT)
 
@@ -77,10 +77,11 @@ def count(config: ConfigDict, functions: Functions) -> dict[str, Any]:
     data, mesh, rl = config.data, config.mesh, config.rl
     B = data.groups_per_shard * mesh.data * mesh.fsdp
     work = Work(B, rl.group, data.prompt_tokens, rl.max_new_tokens, data.units, data.patches)
-    groups = tuple(config.lora.groups)
-    trained = {"text": True, "vision": not config.train.freeze_vision}
+    vision = not config.train.freeze_vision
+    trained = {"text": True, "merger": vision, "tower": vision}
     if config.lora.rank:
-        trained = {"text": "text" in groups, "vision": "vision" in groups}
+        groups = tuple(config.lora.groups)
+        trained = {"text": "text" in groups, "merger": "merger" in groups, "tower": "vision" in groups}
     held = compile_count.resident(functions)
     cache = compile_count.cache_bytes(functions.model, work, mesh.data * mesh.fsdp, mesh.tp)
     return {

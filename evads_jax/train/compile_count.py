@@ -101,23 +101,24 @@ def flops(model: QwenVLConfig, work: Work, trained: Mapping[str, bool], lora: bo
     Args:
       model: the model's sizes.
       work: the step's sizes.
-      trained: whether there is something trained in `text` and in `vision`.
+      trained: whether there is something trained in `text`, in `merger` (those of DeepStack too) and in `tower`.
       lora: whether what is trained are adapters; the gradients of the matrices are not formed then.
     """
     patches = work.B * work.units * work.patches
     matrices = _matrices(model)
-    vision = 2 * matrices["tower"] * patches + 2 * matrices["merger"] * patches / model.vision.merge**2
-    vision += 4 * model.vision.width * patches * _visible_patches(model, work.patches)
+    tower = 2 * matrices["tower"] * patches + 4 * model.vision.width * patches * _visible_patches(model, work.patches)
+    merger = 2 * matrices["merger"] * patches / model.vision.merge**2
     wide = 4 * model.layers * model.heads * model.head_width
     prompt = work.B * (2 * matrices["text"] * work.T + wide * work.T * (work.T + 1) / 2)
     pairs = work.S * work.T + work.S * (work.S + 1) / 2
     suffix = work.B * work.G * (2 * (matrices["text"] + matrices["head"]) * work.S + wide * pairs)
     # Backward: as much again for the gradients of activations, and as much for those of matrices. What stands before
     # everything trained has neither.
-    passes = {part: 1 + trained[part] * (1 if lora else 2) for part in trained}
-    text = max(passes["text"], 2 if trained["vision"] else 1)
-    update = passes["vision"] * vision + text * (prompt + suffix)
-    prefill = vision + prompt
+    update, before = 0.0, False
+    for part, forward in (("tower", tower), ("merger", merger), ("text", prompt + suffix)):
+        update += forward * max(1 + trained[part] * (1 if lora else 2), 2 if before else 1)
+        before = before or trained[part]
+    prefill = tower + merger + prompt
     return {
         "update": update, "logprobs": prefill + suffix, "prefill": prefill, "decode": suffix,
         "rollout": prefill + suffix,

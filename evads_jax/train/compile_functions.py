@@ -1,6 +1,7 @@
 """The functions that MG-GRPO calls, with the shapes and shardings of their arguments and no array behind them.
 
-They are the learner's own jitted functions, not copies: what is lowered here is what a run would run.
+They are the jitted functions of the learner and of its sampler, not copies: what is lowered here is what a run would
+run. `rollout` is that of an evaluation, prefill and decode in one program.
 """
 
 import math
@@ -14,10 +15,9 @@ from ml_collections import ConfigDict
 
 from evads_jax.models import lora, partitioning, qwen_vl
 from evads_jax.models.qwen_vl import Prefix, PromptBatch, QwenVLConfig, SuffixBatch, VideoInputs
-from evads_jax.models.qwen_vl.scoring import run_prompts
 from evads_jax.sampling.config import SamplingConfig
-from evads_jax.sampling.rollout import continue_prompts, sample
-from evads_jax.train import grpo, optimizer, state, trainable
+from evads_jax.sampling.rollout import sample
+from evads_jax.train import grpo, optimizer, sampler, state, trainable
 from evads_jax.train.state import TrainState
 
 Tree = Any
@@ -73,16 +73,15 @@ class Functions:
             if name == "rollout":
                 return sample.lower(policy, self.model, self.prompt, ids, G, self._sampling, key)
             if name == "prefill":
-                return jax.jit(run_prompts, static_argnums=1).lower(policy, self.model, self.prompt)
-            decode = jax.jit(continue_prompts, static_argnums=(1, 4, 5))
-            return decode.lower(policy, self.model, self.prefix(), ids, G, self._sampling, key)
+                return sampler.prefill.lower(policy, self.model, self.prompt)
+            return sampler.decode.lower(policy, self.model, self.prefix(), ids, G, self._sampling, key)
 
     def prefix(self) -> Prefix:
         """Shapes of what prefill leaves to decode: keys and values split by groups and, where they divide, by heads."""
         policy = lora.combine(self.frozen, self.state.params)
-        shapes = jax.eval_shape(lambda params, prompt: run_prompts(params, self.model, prompt), policy, self.prompt)
+        shapes = jax.eval_shape(lambda params, prompt: sampler.prefill(params, self.model, prompt), policy, self.prompt)
         heads = "tp" if self.model.kv_heads % self._mesh.shape["tp"] == 0 else None
-        spec = PartitionSpec(*(None,) * self.model.scan_layers, partitioning.BATCH_AXES, heads)
+        spec = PartitionSpec(partitioning.BATCH_AXES, heads)
 
         def cache(x: Any) -> jax.ShapeDtypeStruct:
             return _at(x, NamedSharding(self._mesh, spec))

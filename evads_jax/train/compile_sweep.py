@@ -15,6 +15,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from evads_jax import whole
 from evads_jax.models import partitioning
 from evads_jax.train import compile
 from evads_jax.train.compile_functions import Functions
@@ -39,6 +40,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
             continue
         print(name, flush=True)
         folder = workdir / "running"
+        (folder / "cell.json").unlink(missing_ok=True)  # another cell's, of a sweep that was stopped
         command = [sys.executable, "-m", "evads_jax.main", f"--config={_variant(cell)}", f"--workdir={folder}"]
         done = subprocess.run(command, check=False)
         if done.returncode in (0, compile.EXIT_DOES_NOT_FIT) and (folder / "cell.json").exists():
@@ -46,7 +48,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         else:
             print(f"{name}: ended with {done.returncode}, it is tried again at the next call", flush=True)
     target = Path(config.page) if config.page else workdir / "tpu_memory.md"
-    target.write_text(page(config, workdir, bounds), encoding="utf-8")
+    whole.write(target, page(config, workdir, bounds))
     print(target)
 
 
@@ -150,7 +152,7 @@ def _bounds(config: ConfigDict, path: Path) -> dict[str, list[int]]:
     for cell in cells(config):
         if name_of(cell) not in known:
             known[name_of(cell)] = _bound(cell)
-            path.write_text(json.dumps(known, indent=1) + "\n")
+            whole.write(path, json.dumps(known, indent=1) + "\n")
     return known
 
 

@@ -15,7 +15,24 @@ from evads_jax.train.cost import Clock
 from evads_jax.train.division import Division
 from evads_jax.train.processes import gather
 
-_decode = jax.jit(continue_prompts, static_argnames=("config", "G", "sampling"))
+# The second program: `continue_prompts` of what `prefill` left.
+decode = jax.jit(continue_prompts, static_argnames=("config", "G", "sampling"))
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def prefill(params: Params, config: QwenVLConfig, prompt: PromptBatch) -> Prefix:
+    """The first program: runs the prompts, and leaves keys and values by layer, as decoding takes them.
+
+    As a stack they would stay beside the parts that decoding makes of it.
+
+    Args:
+      params: the policy.
+      config: its sizes.
+      prompt: the prompts.
+    """
+    prefix = run_prompts(params, config, prompt)
+    keys, values = (tuple(x[i] for i in range(config.layers)) for x in (prefix.keys, prefix.values))
+    return dataclasses.replace(prefix, keys=keys, values=values)
 
 
 class Sampler:
@@ -47,20 +64,12 @@ class Sampler:
         Returns:
           The rollout on the device, and this process's part of it on the host.
         """
-        prefix = jax.block_until_ready(_prefill(params, self._model, prompt))
+        prefix = jax.block_until_ready(prefill(params, self._model, prompt))
         clock.end("prefill")
-        rollout = _decode(params, self._model, prefix, ids, self._group, self._sampling, key)
+        rollout = decode(params, self._model, prefix, ids, self._group, self._sampling, key)
         on_host, lengths = self._division.fetch(rollout), gather(rollout.lengths)
         clock.end("decode")
         told = clock.fields
         told["seconds_rollout"] = told["seconds_prefill"] + told["seconds_decode"]
         told["sampled_tokens_per_second"] = float(lengths.sum()) / told["seconds_decode"]
         return rollout, on_host
-
-
-@functools.partial(jax.jit, static_argnames="config")
-def _prefill(params: Params, config: QwenVLConfig, prompt: PromptBatch) -> Prefix:
-    """The prompts, their keys and values by layer as decoding takes them: a stack would stay beside what it makes."""
-    prefix = run_prompts(params, config, prompt)
-    keys, values = (tuple(x[i] for i in range(config.layers)) for x in (prefix.keys, prefix.values))
-    return dataclasses.replace(prefix, keys=keys, values=values)

@@ -26,7 +26,7 @@ STEPS = 5
 
 # Phase → (where, what, whether it has begun or, here, been done when the process dies).
 PHASES = {
-    "rollout": (sampler, "_decode", True),  # the device is at it
+    "rollout": (sampler, "decode", True),  # the device is at it
     "judging": (VerdictCache, "put", True),  # some verdicts are kept, other calls are under way
     "update": (completions, "write", False),  # the device is at it
     "completions": (completions.pq, "write_table", True),  # written, but not yet under its name

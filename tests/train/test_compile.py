@@ -91,6 +91,22 @@ def test_the_counted_cache_is_that_of_the_arrays_that_prefill_leaves():
     assert bytes_per_device((prefix.keys, prefix.values)) == counted
 
 
+def test_what_is_compiled_for_a_rollout_are_the_two_programs_of_training():
+    made = config("model=tiny,topology=v5e:1x1,mesh=fsdp:1")
+    made.model.attention = "xla"  # the kernel is lowered for a TPU only
+    functions = Functions(made, partitioning.make_mesh())
+    prefix = jax.tree.leaves(functions.prefix())
+    left = jax.tree.leaves(functions.lower("prefill").out_info)
+    assert [(x.shape, x.dtype) for x in left] == [(x.shape, x.dtype) for x in prefix]
+    decode = functions.lower("decode")
+    taken = jax.tree.leaves(decode.in_avals[0][1])
+    assert [x.shape for x in taken] == [x.shape for x in prefix]
+    # A layer's keys are arrays of their own: of a stack, decoding would have to make them beside it.
+    layers, kv = functions.model.layers, (1, functions.model.kv_heads, made.data.prompt_tokens)
+    assert sum(x.shape[:3] == kv for x in taken) == 2 * layers
+    assert decode.out_info.tokens.shape == (1, made.rl.group, made.rl.max_new_tokens)
+
+
 def test_no_step_runs_in_less_than_the_lower_bound():
     made = config("model=qwen3_vl_8b,mesh=fsdp:8")
     cell = compile.count(made, abstract_functions(made))
@@ -105,7 +121,7 @@ def test_flops_are_those_of_the_matrix_products_that_the_forward_pass_is_made_of
     # As plain products, which can be counted: a kernel hides its own.
     model, rl, data = dataclasses.replace(functions.model, attention="xla"), made.rl, made.data
     work = compile_count.Work(2, rl.group, data.prompt_tokens, rl.max_new_tokens, data.units, data.patches)
-    counted = compile_count.flops(model, work, {"text": True, "vision": True}, lora=False)
+    counted = compile_count.flops(model, work, dict.fromkeys(("text", "merger", "tower"), True), lora=False)
     bare = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (functions.state.params, functions.prompt))
     traced = jax.make_jaxpr(lambda params, prompt: run_prompts(params, model, prompt))(*bare)
     # What is done beside: the masked half of the causal square, and the interpolation of the position table.
@@ -114,6 +130,25 @@ def test_flops_are_those_of_the_matrix_products_that_the_forward_pass_is_made_of
     assert counted["prefill"] + half + table == products(traced.jaxpr)
     assert counted["update"] == pytest.approx(3 * counted["rollout"])
     assert counted["rollout"] == pytest.approx(counted["prefill"] + counted["decode"])
+
+
+def test_what_stands_before_everything_trained_has_no_backward_pass_and_what_stands_behind_it_has():
+    made = config()
+    model, rl, data = abstract_functions(made).model, made.rl, made.data
+    work = compile_count.Work(2, rl.group, data.prompt_tokens, rl.max_new_tokens, data.units, data.patches)
+
+    def update(*trained, lora=True):
+        of = {part: part in trained for part in ("text", "merger", "tower")}
+        return compile_count.flops(model, work, of, lora)["update"]
+
+    forward = update()
+    assert forward == pytest.approx(
+        compile_count.flops(model, work, {}.fromkeys(("text", "merger", "tower"), False), True)["rollout"]
+    )
+    text = update("text") - forward
+    assert update("merger") - forward > text  # the gradient goes back through the decoder, and through the merger
+    assert update("tower") == pytest.approx(2 * forward)
+    assert update("text", lora=False) == pytest.approx(forward + 2 * text)
 
 
 def products(jaxpr):
@@ -181,6 +216,19 @@ def test_the_page_says_what_was_compiled_and_what_was_not(tmp_path):
     assert sum(row.endswith("| ruled out |") for row in rows) == 1
     assert sum(row.endswith("| not compiled |") for row in rows) == len(everything) - 2
     assert page.count("No compiled cell fits so far.") == len(sweep.models) * len(sweep.lora) - 1
+
+
+def test_what_a_stopped_sweep_left_is_not_taken_for_the_cell_that_failed(tmp_path, monkeypatch):
+    sweep = CONFIGS["get_config"]("sweep")
+    sweep.update(models=("tiny",), lora=(0,), slices=(("v5e:2x2", ("fsdp:4",)),))
+    (cell,) = compile_sweep.cells(sweep)
+    (tmp_path / "bounds.json").write_text(json.dumps({compile_sweep.name_of(cell): [1, 2]}))
+    (tmp_path / "running").mkdir()
+    (tmp_path / "running" / "cell.json").write_text("another cell's")
+    monkeypatch.setenv("JAX_ENABLE_X64", "perhaps")  # the cell's process ends with a traceback, and with code 1
+    compile_sweep.run(sweep, tmp_path)
+    assert not compile_sweep.path_of(tmp_path, cell).exists()
+    assert "0 of 1 cells" in (tmp_path / "tpu_memory.md").read_text()
 
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="the TPU compiler is not installed")

@@ -324,9 +324,9 @@ def test_a_flat_group_is_sampled_again_and_dropped_in_the_end(made, params, tmp_
     plain = learner_of(made, params, FlatJudge(), tmp_path / "plain")
     learner = learner_of(made, params, judge, tmp_path, resample_flat=2)
     _, without = plain.step(plain.initial(), batch, jax.random.key(1))
-    compiled = sampler._decode._cache_size()
+    compiled = sampler.decode._cache_size()
     _, metrics = learner.step(learner.initial(), batch, jax.random.key(1))
-    assert sampler._decode._cache_size() == compiled  # the rounds have the shapes of the batch
+    assert sampler.decode._cache_size() == compiled  # the rounds have the shapes of the batch
     assert [sorted(set(videos)) for videos in judge.asked] == [["v0", "v1"], ["v0", "v1"], ["v0"]]
     assert [len(videos) for videos in judge.asked] == [16, 16, 8]
     assert metrics["resampled_groups"] == 1.5
