@@ -4,7 +4,7 @@
 
 prints twenty in seconds. Only those without a score: --config.missing=True. Where two runs differ most:
 --config.against=runs/other --config.difference=0.5 (or --config.against_stage=sft for two stages of one run). The
-completions that MG-GRPO learned from: --config.source=training --config.step=60. No --workdir is needed.
+completions that MG-GRPO learned from: --config.source=training --config.step=20. No --workdir is needed.
 """
 
 import ml_collections

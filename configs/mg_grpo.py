@@ -2,6 +2,8 @@
 
     python -m evads_jax.main --config=configs/mg_grpo.py --workdir=runs/mg_grpo
 
+Ten minutes or so on two quiet cores, and 3 GB of memory; README.md has measured times and what comes out.
+
 Variants follow a colon, several are joined with a plus and applied in turn: configs/mg_grpo.py:evads+openai. Those that
 start from a downloaded Qwen-VL checkpoint, with what they need, are in configs/variants/qwen.py.
 
