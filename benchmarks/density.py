@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="tiny sizes, as the test runs it")
     options = parser.parse_args()
     sizes, rounds = QUICK if options.quick else Sizes(), options.rounds
-    record = Record(options.out)
+    record = Record(options.out, rounds=rounds, videos=options.videos, quick=options.quick)
     with tempfile.TemporaryDirectory() as folder:
         name = f"{options.videos} videos of {sizes.side} pixels, best of {rounds}"
         stages = record.once(name, lambda: stage_times(Path(folder), options.videos, rounds, sizes, options.asr_model))
