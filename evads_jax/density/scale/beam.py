@@ -6,6 +6,7 @@ folder of the results must be one that all workers see (a disk here, a mounted b
 
 import importlib.util
 import os
+import re
 import socket
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING or importlib.util.find_spec("apache_beam"):
 else:
     beam = None
 
+_TOLD = re.compile(r"\bUserError: (.*?)(?: \[while running '[^']*'\])?$", re.MULTILINE)
 _DoFn: Any = beam.DoFn if beam else object
 
 
@@ -39,7 +41,7 @@ def run_beam(
             exact check follows at the end.
 
     Raises:
-        UserError: Beam is not installed, or too many videos failed.
+        UserError: Beam is not installed, a worker could not load its tools, or too many videos failed.
     """
     if beam is None:
         raise UserError("Apache Beam is not installed", "config.run.runner", "pip install 'evads_jax[beam]'")
@@ -48,13 +50,19 @@ def run_beam(
     folder.mkdir(parents=True, exist_ok=True)
     total = sum(len(part.items) for part in parts)
     measured = MeasurePart(settings, str(folder), total, max_bad_share, has_media(parts))
-    with beam.Pipeline(options=PipelineOptions(list(options))) as pipeline:
-        _ = (
-            pipeline
-            | "parts" >> beam.Create(list(parts))
-            | "spread" >> beam.Reshuffle()
-            | "measure" >> beam.ParDo(measured)
-        )
+    try:
+        with beam.Pipeline(options=PipelineOptions(list(options))) as pipeline:
+            _ = (
+                pipeline
+                | "parts" >> beam.Create(list(parts))
+                | "spread" >> beam.Reshuffle()
+                | "measure" >> beam.ParDo(measured)
+            )
+    except Exception as error:
+        # Beam adds its step to what a worker raised; of a worker elsewhere only the text arrives.
+        if told := _TOLD.search(f"{type(error).__name__}: {error}"):
+            raise UserError(told[1]) from error
+        raise
     failures = Counter[str]()
     for part in parts:
         failures += count_failures(part, folder)
