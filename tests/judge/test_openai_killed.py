@@ -15,7 +15,7 @@ from evads_jax.judge.verdict import GRID
 from .server import Script, Server
 
 CLIENT = """
-import json, resource, sys
+import json, sys
 from evads_jax.judge.cache import VerdictCache
 from evads_jax.judge.endpoint import EndpointSettings
 from evads_jax.judge.openai import OpenAIJudge
@@ -25,7 +25,8 @@ settings = EndpointSettings(url, "judge-1", key_env="", **options)
 judge = OpenAIJudge(settings, cache=VerdictCache(path), log=str)
 for start in range(first, last, 500):
     verdicts = judge.judge(requests(min(start + 500, last))[start:])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # Its own peak: ru_maxrss is at least that of the process that started it.
+    peak = int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))) / 1024
     print(json.dumps({"memory": peak, "scores": [getattr(v, "score", None) for v in verdicts]}), flush=True)
 """
 
