@@ -14,7 +14,7 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from evads_jax import whole
+from evads_jax import storage, whole
 from evads_jax.errors import UserError
 
 # May differ on resume: they decide how long, how often, on which devices or what is looked at, never what was already
@@ -77,6 +77,8 @@ CONFIG = "config.json"  # of a run's folder
 def claim(workdir: Path, config: config_dict.ConfigDict) -> None:
     """Makes the work directory for a config, or checks that it was made with the same one.
 
+    Of several processes every one checks, and process 0 writes.
+
     Args:
         workdir: the folder; made when absent.
         config: the run's config; written to `config.json`.
@@ -103,6 +105,8 @@ def claim(workdir: Path, config: config_dict.ConfigDict) -> None:
                 str(workdir),
                 "use the config it was made with, or another --workdir",
             )
+    if not storage.writes():
+        return
     try:
         whole.write(path, json.dumps(mine, indent=2, ensure_ascii=False) + "\n")
     except OSError as error:

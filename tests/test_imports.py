@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1] / "evads_jax"
 # Each package may import those before it; packages in one tuple do not import each other.
 LAYERS = (("data",), ("models",), ("sampling",), ("judge",), ("density", "rl", "benchmark"), ("train",), ("main",))
 # Below all of them, and importing none.
-FOUNDATION = ("errors", "whole", "storage", "events", "workdir")
+FOUNDATION = ("errors", "whole", "processes", "storage", "events", "workdir")
 
 
 def allowed(package: str) -> set[str]:

@@ -5,6 +5,9 @@ of (seed, name), and dealt to validation and test in turn. The released SFT and 
 videos serve both.
 
 A split whose shards are there and made from the same recipe is used as it is; an unfinished one goes on.
+
+Several processes of a run all call `prepare`. Those that share a folder of shards divide the making of them; machines
+with disks of their own make all of them each, and must come to the same records.
 """
 
 import functools
@@ -16,8 +19,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import jax
 from ml_collections import config_dict
 
+from evads_jax import processes, storage
 from evads_jax.data import annotations, bucket, folder, makers, media, render, serial, shards
 from evads_jax.data.makers import DrawAds, ReadVideos, Sampling
 from evads_jax.data.records import Example
@@ -58,13 +63,17 @@ def prepare(config: config_dict.ConfigDict, workdir: str | Path, log: Log) -> di
         size=data.frame_size,
         multiple=config.model.vision_patch * config.model.vision_merge,
     )
-    root = bucket.fetched(data.shards, SPLITS) if data.shards else Path(workdir) / "shards"
-    if data.shards and all((root / split / "manifest.json").is_file() for split in SPLITS):
+    named = str(data.shards or Path(workdir) / "shards")
+    root = processes.together(lambda: Path(bucket.fetched(named, SPLITS)), "fetch the shards", named)
+    if data.shards and _ready(named, root):
         opened = {split: shards.open(root, split) for split in SPLITS}
         check_foreign(opened, {"language": config.run.language, **vars(sampling)})
+        _check_same(opened)
         log(f"shards: {root}, {_sizes(opened)}")
         return opened
-    plans = _plans(config, sampling, log)
+    plans = processes.together(lambda: _plans(config, sampling, log), "read the source of the data", "config.data")
+    if len(processes.beside(root)) < jax.process_count():
+        log(f"{root} is not one folder for all processes: every machine makes all shards")
     opened = {}
     for split, (maker, count, recipe) in plans.items():
         if not count:
@@ -80,11 +89,36 @@ def prepare(config: config_dict.ConfigDict, workdir: str | Path, log: Log) -> di
             workers=workers,
             progress=functools.partial(_progress, log, split),
         )
-        check_broken(manifest, count, data.max_bad_share, log)
+        check = functools.partial(check_broken, manifest, count, data.max_bad_share, log)
+        processes.together(check, f"use its shards of {split}", str(root))
         opened[split] = shards.open(root, split)
-    bucket.upload(root, data.shards, SPLITS)
+    _check_same(opened)
+    processes.together(lambda: bucket.upload(root, named, SPLITS), "put the shards into the bucket", named)
     log(f"shards: {_sizes(opened)}")
     return opened
+
+
+def _ready(named: str, root: Path) -> bool:
+    """Whether a named folder holds finished shards of all splits, here and for the other processes."""
+    ready = processes.values(all((root / split / "manifest.json").is_file() for split in SPLITS))
+    if any(ready) and not all(ready) and storage.url_of(named) is None:
+        what = f"process {ready.index(True)} finds finished shards there, process {ready.index(False)} does not"
+        raise UserError(what, named, "name a folder that all processes share, or one in a bucket")
+    return all(ready)  # what a machine alone has of a bucket's shards has not gone up: they are made again
+
+
+def _check_same(opened: Mapping[str, shards.RecordSource]) -> None:
+    """Refuses shards that are not the same for all processes of a run."""
+    mine = {
+        split: hashlib.sha256("".join(shard.sha256 for shard in source.manifest.shards).encode()).hexdigest()
+        for split, source in opened.items()
+    }
+    theirs = processes.values(mine)
+    for process, held in enumerate(theirs):
+        for split in opened:
+            if held[split] != theirs[0][split]:
+                what = f"process {process} has other records of {split} than process 0"
+                raise UserError(what, str(opened[split].folder), "name one folder of shards for all in data.shards")
 
 
 Plan = tuple[shards.Maker, int, Mapping[str, Any]]

@@ -9,6 +9,9 @@ Shard k holds the items k·R … (k+1)·R − 1, whatever became of other shards
 interruptions. It is written under a temporary name, reopened, compared record by record, hashed, and renamed. An item
 that cannot be had is a `Broken`, listed in the manifest, and never replaced by another. Records are `VideoRecord`s
 unless another `Packing` is given.
+
+Of several processes of a run, those that share the folder divide its shards among them: each makes every n-th, and the
+first writes the manifest. On machines with disks of their own each makes all.
 """
 
 import contextlib
@@ -77,6 +80,8 @@ def build(
 ) -> Manifest:
     """Makes the shards of a split, or what is missing of them; does nothing where they are complete.
 
+    With several processes all must call it, with the same split.
+
     Args:
       make: item number → its record, or why there is none; picklable where `workers` > 0.
       count: number of items.
@@ -85,28 +90,59 @@ def build(
       recipe: plain data that decides every byte of the shards.
       per_shard: items per shard.
       workers: processes that make shards; 0 makes them here.
-      progress: called with (items done, items) after each shard.
+      progress: called with (items done, items) after each shard; of several processes with its own part.
       packing: how records become bytes.
 
     Raises:
-      UserError: the folder cannot be written or the disk is full; no half-written shard bears a final name.
+      UserError: the folder cannot be written or the disk is full, here or on another process; no half-written shard
+        bears a final name.
     """
+    import jax  # not before it is needed: the processes that make shards do without
+
+    from evads_jax import processes
+
     folder = Path(folder)
     # Through JSON, as it comes back from a file.
     recipe = json.loads(json.dumps({**recipe, "format": FORMAT, "count": count, "per_shard": per_shard}))
+    ranges = [range(start, min(start + per_shard, count)) for start in range(0, count, per_shard)]
+    sharing, me = processes.beside(folder), jax.process_index()
+    first, mine = me == sharing[0], range(sharing.index(me), len(ranges), len(sharing))
+
+    def step(work: Callable[[], Any]) -> Any:
+        """Work on this process; when it returns, all have done theirs."""
+        return processes.together(lambda: _on_disk(work, folder), "make its part of the shards", str(folder))
+
+    known = step(lambda: _begin(folder, recipe) if first else None)
+    complete = processes.values(known is not None)[sharing[0]]
+    missing = {} if complete else {number: ranges[number] for number in mine}
+    made = step(lambda: _make_missing(make, missing, folder, workers, progress, packing))
+    manifest = step(lambda: (known or _end(folder, split, recipe, made, len(ranges))) if first else None)
+    return manifest or _on_disk(lambda: read_manifest(folder), folder)
+
+
+def _on_disk(work: Callable[[], Any], folder: Path) -> Any:
     try:
-        _claim(folder, recipe)
-        known = read_manifest(folder)
-        if known and known.recipe == recipe and not any(problem(folder, shard) for shard in known.shards):
-            return known
-        ranges = [range(start, min(start + per_shard, count)) for start in range(0, count, per_shard)]
-        shards = _make_missing(make, ranges, folder, workers, progress, packing)
-        manifest = Manifest(split, recipe, shards)
-        write_json(folder / "manifest.json", dataclasses.asdict(manifest))
-        for sidecar in folder.glob("shard-*.json"):
-            sidecar.unlink()
+        return work()
     except OSError as error:
         raise _disk_error(error, folder) from error
+
+
+def _begin(folder: Path, recipe: Mapping[str, Any]) -> Manifest | None:
+    """Claims the folder; its manifest, where it is complete."""
+    _claim(folder, recipe)
+    known = read_manifest(folder)
+    if known and known.recipe == recipe and not any(problem(folder, shard) for shard in known.shards):
+        return known
+    return None
+
+
+def _end(folder: Path, split: str, recipe: Mapping[str, Any], made: Mapping[int, Shard], count: int) -> Manifest:
+    """Writes the manifest; what this process has not made stands beside the shards."""
+    shards = tuple(made[number] if number in made else _noted(folder, number) for number in range(count))
+    manifest = Manifest(split, recipe, shards)
+    write_json(folder / "manifest.json", dataclasses.asdict(manifest))
+    for sidecar in folder.glob("shard-*.json"):
+        sidecar.unlink()
     return manifest
 
 
@@ -125,23 +161,24 @@ def _claim(folder: Path, recipe: Mapping[str, Any]) -> None:
 
 def _make_missing(
     make: Maker,
-    ranges: Sequence[range],
+    ranges: Mapping[int, range],
     folder: Path,
     workers: int,
     progress: Callable[[int, int], None],
     packing: Packing,
-) -> tuple[Shard, ...]:
+) -> dict[int, Shard]:
+    """Number → shard, of those that `ranges` names."""
     shards: dict[int, Shard] = {}
-    for number in range(len(ranges)):
+    for number in ranges:
         if (shard := _finished(folder, number)) is not None:
             shards[number] = shard
-    total, done = sum(map(len, ranges)), sum(len(ranges[number]) for number in shards)
-    missing = [number for number in range(len(ranges)) if number not in shards]
-    for number, shard in _run(make, {n: ranges[n] for n in missing}, folder, min(workers, len(missing)), packing):
+    total, done = sum(map(len, ranges.values())), sum(len(ranges[number]) for number in shards)
+    missing = {number: items for number, items in ranges.items() if number not in shards}
+    for number, shard in _run(make, missing, folder, min(workers, len(missing)), packing):
         shards[number] = shard
         done += len(ranges[number])
         progress(done, total)
-    return tuple(shards[number] for number in range(len(ranges)))
+    return shards
 
 
 def _run(
@@ -253,10 +290,14 @@ def _existing(path: Path) -> Path | None:
 def _finished(folder: Path, number: int) -> Shard | None:
     """What is known of a shard that was finished before, if its file is still what it was."""
     try:
-        shard = shard_of(json.loads((folder / f"shard-{number:05d}.json").read_text(encoding="utf-8")))
+        shard = _noted(folder, number)
         return shard if problem(folder, shard) is None else None
     except (OSError, ValueError, TypeError):
         return None
+
+
+def _noted(folder: Path, number: int) -> Shard:
+    return shard_of(json.loads((folder / f"shard-{number:05d}.json").read_text(encoding="utf-8")))
 
 
 class RecordSource(Generic[Record]):

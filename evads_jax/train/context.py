@@ -14,13 +14,13 @@ from evads_jax.data.tokenizer import Tokenizer
 from evads_jax.errors import UserError
 from evads_jax.events import EventLog
 from evads_jax.models import lora
+from evads_jax.models.division import Division
 from evads_jax.models.qwen_vl import QwenVLConfig
+from evads_jax.processes import fail_together, total
 from evads_jax.train import trainable
 from evads_jax.train.checkpoint import finished
-from evads_jax.train.division import Division
 from evads_jax.train.inputs import Inputs
 from evads_jax.train.loop import fit
-from evads_jax.train.processes import fail_together, total
 from evads_jax.train.stage import Learner, Result, Stage, data_seed
 
 Tree = Any

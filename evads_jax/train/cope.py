@@ -22,8 +22,8 @@ from evads_jax.errors import UserError
 from evads_jax.models import cope
 from evads_jax.models.cope import ClipBatch, CopeConfig, LossSettings
 from evads_jax.models.cope.inputs import ClipInputs, ClipItem
+from evads_jax.processes import gather
 from evads_jax.train import optimizer, state
-from evads_jax.train.processes import gather
 from evads_jax.train.stage import Learner
 from evads_jax.train.state import TrainState
 

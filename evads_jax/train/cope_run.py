@@ -38,9 +38,9 @@ from evads_jax.models import cope, partitioning
 from evads_jax.models.cope import CopeConfig, LossSettings
 from evads_jax.models.cope.inputs import ClipInputs, Words
 from evads_jax.models.cope.weights import load_text, load_visual
+from evads_jax.models.division import place
 from evads_jax.train.checkpoint import finished
 from evads_jax.train.cope import CopeLearner, Encoder, ProductInputs, make_optimizer
-from evads_jax.train.division import place
 from evads_jax.train.loop import fit
 from evads_jax.train.opening import Opened, Say, open_run
 from evads_jax.train.stage import Result, Stage, data_seed

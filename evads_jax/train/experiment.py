@@ -2,9 +2,10 @@
 
 Each part goes on where an earlier call stopped: shards and evaluations know what they hold, stages have checkpoints.
 The order of `run.stages` is the order of work; every stage is evaluated as soon as it is trained. Several processes
-divide the training among them (`train.division`), not the evaluation: each goes through all of it.
+divide shards and training among them (`models.division`), not the evaluation: each goes through all of it.
 """
 
+import base64
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from evads_jax import storage
+from evads_jax import processes, storage, whole
 from evads_jax.benchmark import tables
 from evads_jax.benchmark.evaluate import evaluate, evaluate_chance
 from evads_jax.benchmark.files import Split
@@ -24,8 +25,9 @@ from evads_jax.data.tokenizer import Tokenizer, load_tokenizer, train_sentencepi
 from evads_jax.errors import UserError
 from evads_jax.judge import make_judge
 from evads_jax.models import partitioning
+from evads_jax.models.division import Division
 from evads_jax.models.qwen_vl import QwenVLConfig
-from evads_jax.train import division, grpo, optimizer, starting, trainable
+from evads_jax.train import grpo, optimizer, starting, trainable
 from evads_jax.train.checkpoint import finished
 from evads_jax.train.context import Context
 from evads_jax.train.grpo import train_grpo
@@ -75,7 +77,21 @@ def _check(config: ConfigDict) -> None:
     for section in ("sft", "rl"):
         optimizer.check(config[section], f"config.{section}")
     trainable.check(config)
-    division.check(config)
+    _check_batches(config)
+
+
+def _check_batches(config: ConfigDict) -> None:
+    """Refuses batches that do not divide among the processes."""
+    if jax.process_count() == 1:
+        return
+    mesh, stages = partitioning.mesh_of(config.mesh), set(config.run.stages)
+    sizes = {}
+    if stages & {"sft", "control"}:
+        sizes["sft.batch_videos"] = config.sft.batch_videos
+    if "mg_grpo" in stages:
+        sizes["rl.batch_prompts"] = config.rl.batch_prompts
+    for field, batch in sizes.items():
+        Division.of(mesh, batch, f"config.{field}")
 
 
 def _context(config: ConfigDict, workdir: Path, run: Opened) -> tuple[Context, Mapping[str, Split]]:
@@ -99,16 +115,24 @@ def _context(config: ConfigDict, workdir: Path, run: Opened) -> tuple[Context, M
 
 
 def _tokenizer(config: ConfigDict, workdir: Path, sources: Mapping[str, Any]) -> Tokenizer:
-    """The tokenizer that the config names, or one trained on the training splits and kept in W/tokenizer."""
+    """The tokenizer that the config names, or one that process 0 trains on the training splits, kept in W/tokenizer."""
     section, folder = config.tokenizer, workdir / "tokenizer"
     if section.path or section.kind != "sentencepiece":
         return load_tokenizer(section.kind, section.path or folder)
-    if not (folder / "tokenizer.model").exists():
-        training = (sources[split] for split in ("sft", "rl"))
-        examples = (example for source in training for i in range(len(source)) for example in source[i].examples())
-        train_sentencepiece(
-            prompts.corpus(examples), section.vocabulary, folder, prompts.constants(), section.longest_piece
-        )
+    path = folder / "tokenizer.model"
+
+    def trained() -> str:
+        if not path.exists():
+            training = (sources[split] for split in ("sft", "rl"))
+            examples = (example for source in training for i in range(len(source)) for example in source[i].examples())
+            train_sentencepiece(
+                prompts.corpus(examples), section.vocabulary, folder, prompts.constants(), section.longest_piece
+            )
+        return base64.b64encode(path.read_bytes()).decode()
+
+    held = base64.b64decode(processes.by_first(trained, "train a tokenizer", str(folder)))
+    if not path.exists() or path.read_bytes() != held:  # on a machine with a disk of its own
+        whole.write(path, held)
     return load_tokenizer("sentencepiece", folder)
 
 

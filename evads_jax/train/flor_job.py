@@ -28,10 +28,10 @@ from evads_jax.data.fewshot.sets import ImageSet, file_name
 from evads_jax.errors import UserError
 from evads_jax.events import EventLog
 from evads_jax.models import flor, partitioning
+from evads_jax.models.division import place
 from evads_jax.models.flor import Augmentation, FlorConfig
 from evads_jax.train import optimizer
 from evads_jax.train.checkpoint import load_params
-from evads_jax.train.division import place
 from evads_jax.train.flor import EpisodeValidation, FlorLearner, ImageBatches
 from evads_jax.train.loop import fit
 from evads_jax.train.opening import open_run

@@ -22,7 +22,9 @@ from evads_jax.data.loader import make_loader
 from evads_jax.data.records import Example
 from evads_jax.judge.registry import make_judge
 from evads_jax.models import lora
+from evads_jax.models.division import Division
 from evads_jax.models.qwen_vl import PromptBatch, QwenVLConfig, TokenScores
+from evads_jax.processes import gather
 from evads_jax.rl import importance, kl
 from evads_jax.rl.advantage import Advantages, advantage
 from evads_jax.rl.loss import LossSums, denominator, policy_loss
@@ -33,10 +35,8 @@ from evads_jax.sampling.rollout import Rollout
 from evads_jax.train import completions, judging, optimizer, state
 from evads_jax.train.context import Context
 from evads_jax.train.cost import Clock, shares
-from evads_jax.train.division import Division
 from evads_jax.train.inputs import PromptsBatch
 from evads_jax.train.microbatch import Split, logprobs, value_and_gradients
-from evads_jax.train.processes import gather
 from evads_jax.train.resampling import Drawn, resample
 from evads_jax.train.sampler import Sampler
 from evads_jax.train.samples import Known, Samples, keep, narrowed, suffix_of

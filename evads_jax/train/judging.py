@@ -21,10 +21,10 @@ from evads_jax.data.prompts import Completion, parse_completion
 from evads_jax.data.records import Example
 from evads_jax.data.tokenizer import Tokenizer
 from evads_jax.judge.verdict import Judge, JudgeRequest, Missing, Verdict
+from evads_jax.models.division import Division
+from evads_jax.processes import fail_together
 from evads_jax.rl.reward import Reward, RewardWeights, reward, scores
 from evads_jax.sampling.rollout import Rollout
-from evads_jax.train.division import Division
-from evads_jax.train.processes import fail_together
 
 T = TypeVar("T")
 

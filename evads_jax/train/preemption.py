@@ -5,7 +5,7 @@ import threading
 from types import FrameType
 from typing import Self
 
-from evads_jax.train.processes import agree
+from evads_jax.processes import agree
 
 EXIT_PREEMPTED = 42
 

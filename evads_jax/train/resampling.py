@@ -16,9 +16,9 @@ import numpy as np
 from jaxtyping import Bool
 
 from evads_jax.data.records import Example
+from evads_jax.models.division import Division
 from evads_jax.models.qwen_vl import PromptBatch
 from evads_jax.sampling.rollout import Rollout
-from evads_jax.train.division import Division
 from evads_jax.train.judging import Judged
 
 # Keys of later rounds are folded with numbers that no prompt has: those are below 2³¹.

@@ -6,14 +6,14 @@ import functools
 import jax
 from jaxtyping import ArrayLike, Int
 
+from evads_jax.models.division import Division
 from evads_jax.models.qwen_vl import Prefix, PromptBatch, QwenVLConfig
 from evads_jax.models.qwen_vl.parameters import Params
 from evads_jax.models.qwen_vl.scoring import run_prompts
+from evads_jax.processes import gather
 from evads_jax.sampling.config import SamplingConfig
 from evads_jax.sampling.rollout import Rollout, continue_prompts
 from evads_jax.train.cost import Clock
-from evads_jax.train.division import Division
-from evads_jax.train.processes import gather
 
 # The second program: `continue_prompts` of what `prefill` left.
 decode = jax.jit(continue_prompts, static_argnames=("config", "G", "sampling"))

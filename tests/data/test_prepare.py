@@ -13,6 +13,7 @@ from evads_jax.data import annotations, media, prepare, shards
 from evads_jax.data.makers import locate
 from evads_jax.data.records import Event, Example, Question
 from evads_jax.errors import UserError
+from tests.train.side_by_side import side_by_side
 
 CONFIG = Path(__file__).parents[2] / "configs" / "mg_grpo.py"
 SIZES = {"sft": 5, "rl": 3, "validation": 2, "test": 2}
@@ -178,6 +179,52 @@ def test_a_name_never_leads_out_of_the_folder_of_videos(mine):
     assert locate(mine, "part/1.mp4").parent.name == "part"
     assert locate(mine, "../videos/1.mp4") == mine / "1.mp4"
     assert locate(mine, "../outside.mp4") == mine / "outside.mp4"
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Shards are made without further processes."""
+    monkeypatch.setattr(prepare, "WORKERS", 0)
+    return monkeypatch
+
+
+def test_processes_of_one_folder_have_the_same_records_and_say_nothing_of_machines(tmp_path, here):
+    lines: list[str] = []
+    ended = side_by_side(here, 2, lambda i: videos(prepare.prepare(config(), tmp_path, lines.append)))
+    assert ended[0] == ended[1]
+    assert {split: len(names) for split, names in ended[0].items()} == SIZES
+    assert not any("every machine" in line for line in lines)
+
+
+def test_machines_apart_make_the_same_shards_and_say_so(tmp_path, here):
+    lines: list[str] = []
+    work = [tmp_path / name for name in ("a", "b")]
+    ended = side_by_side(here, 2, lambda i: videos(prepare.prepare(config(), work[i], lines.append)))
+    assert ended[0] == ended[1]
+    assert sum("every machine makes all shards" in line for line in lines) == 2
+
+
+def test_machines_whose_videos_differ_are_refused(mine, tmp_path, here):
+    other = shutil.copytree(mine, tmp_path / "other")
+    for path in other.glob("*.mp4"):
+        shutil.copy(mine / "0.mp4", path)
+    work, source = [tmp_path / name for name in ("a", "b")], [mine, other]
+    ended = side_by_side(here, 2, lambda i: prepare.prepare(own(source[i]), work[i], str))
+    assert all("process 1 has other records of sft than process 0" in str(error) for error in ended)
+
+
+def test_a_named_folder_that_only_one_process_finds_finished_is_refused(tmp_path, here):
+    named = [tmp_path / name for name in ("a", "b")]
+    prepare.prepare(config(shards=named[1]), tmp_path / "w", str)
+    ended = side_by_side(here, 2, lambda i: prepare.prepare(config(shards=named[i]), tmp_path / "w", str))
+    assert all("process 1 finds finished shards there, process 0 does not" in str(error) for error in ended)
+
+
+def test_a_source_that_one_process_does_not_find_ends_all(mine, tmp_path, here):
+    source = [mine, tmp_path / "nowhere"]
+    first, second = side_by_side(here, 2, lambda i: prepare.prepare(own(source[i]), tmp_path / str(i), str))
+    assert "no such file" in str(second)
+    assert str(first).startswith("process 1 could not read the source of the data: no such file")
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from evads_jax.data import serial, shards
 from evads_jax.data.records import Event, Question, RubricPoint, VideoRecord
 from evads_jax.data.shards import Broken, RecordSource
 from evads_jax.errors import UserError
+from tests.train.side_by_side import side_by_side
 
 ITEMS, PER_SHARD = 23, 4
 
@@ -272,3 +273,57 @@ def test_a_cut_record_is_refused(made, lost):
     data = serial.pack(made)
     with pytest.raises(ValueError, match=r"."):
         serial.unpack(data[: max(len(data) - lost, 0)])
+
+
+def counting(made):
+    def maker(index):
+        made.append(index)
+        return make(index)
+
+    return maker
+
+
+def test_processes_that_share_a_folder_divide_its_shards(whole, tmp_path, monkeypatch):
+    made = [[], [], []]
+    manifests = side_by_side(monkeypatch, 3, lambda i: build(tmp_path, counting(made[i])))
+    assert manifests == [shards.read_manifest(whole)] * 3
+    assert contents(tmp_path) == contents(whole)
+    assert made == [[*range(n, n + 4), *range(n + 12, min(n + 16, ITEMS))] for n in (0, 4, 8)]
+    side_by_side(monkeypatch, 2, lambda i: build(tmp_path, counting(made[i])))
+    assert sum(map(len, made)) == ITEMS
+
+
+def test_machines_with_disks_of_their_own_make_all_shards_each(whole, tmp_path, monkeypatch):
+    build(tmp_path / "1")  # complete on one of them: it waits for the other
+    made = [[], []]
+    side_by_side(monkeypatch, 2, lambda i: build(tmp_path / str(i), counting(made[i])))
+    assert contents(tmp_path / "0") == contents(tmp_path / "1") == contents(whole)
+    assert [len(items) for items in made] == [ITEMS, 0]
+
+
+def test_shards_that_some_processes_left_are_completed_by_another_number(whole, tmp_path, monkeypatch):
+    class Killed(SystemExit):
+        pass
+
+    def dying(index):
+        if index > 10:
+            raise Killed
+        return make(index)
+
+    ended = side_by_side(monkeypatch, 2, lambda i: build(tmp_path, dying))
+    assert all(isinstance(error, SystemExit) for error in ended)
+    done = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.array_record")}
+    assert len(done) == 2
+    side_by_side(monkeypatch, 3, lambda i: build(tmp_path))
+    assert contents(tmp_path) == contents(whole)
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+
+
+def test_a_process_whose_disk_is_full_ends_all(tmp_path, monkeypatch):
+    def full(index):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    first, second = side_by_side(monkeypatch, 2, lambda i: build(tmp_path, full if i else make))
+    assert "the disk is full" in str(second)
+    assert str(first).startswith("process 1 could not make its part of the shards: the disk is full")
+    assert not (tmp_path / "manifest.json").exists()

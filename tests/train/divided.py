@@ -14,9 +14,9 @@ from gloo import begin
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from evads_jax.errors import UserError
+from evads_jax.models.division import Division
 from evads_jax.models.partitioning import MESH_AXES
-from evads_jax.train.division import Division
-from evads_jax.train.processes import fail_together, gather, total
+from evads_jax.processes import fail_together, gather, total
 
 B, UNITS = 8, 3
 ROWS = np.arange(B * 5, dtype=np.int32).reshape(B, 5)

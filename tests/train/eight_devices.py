@@ -18,11 +18,11 @@ import numpy as np
 import optax
 
 from evads_jax.models import partitioning, qwen_vl
+from evads_jax.models.division import place
 from evads_jax.models.qwen_vl import PromptBatch, SuffixBatch, VideoInputs, VisionConfig
 from evads_jax.sampling.config import SamplingConfig
 from evads_jax.sampling.rollout import sample
 from evads_jax.train import grpo, state
-from evads_jax.train.division import place
 from evads_jax.train.optimizer import Optimizer
 
 MESHES = {"fsdp8": (1, 8, 1), "tp4_fsdp2": (1, 2, 4), "data2_fsdp4": (2, 4, 1)}

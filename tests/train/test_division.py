@@ -13,9 +13,9 @@ from evads_jax.data.chat import encode_completion
 from evads_jax.errors import UserError
 from evads_jax.judge.verdict import Missing, Verdict
 from evads_jax.models import partitioning
+from evads_jax.models.division import Division
 from evads_jax.sampling.rollout import Rollout
 from evads_jax.train import judging
-from evads_jax.train.division import Division
 
 B, G = 4, 2
 HALVES = (np.array([0, 1]), np.array([2, 3]))

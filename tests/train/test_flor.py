@@ -147,7 +147,7 @@ import jax, numpy as np
 from evads_jax.models import flor, partitioning
 from evads_jax.models.flor import Augmentation, FlorConfig
 from evads_jax.train import optimizer
-from evads_jax.train.division import place
+from evads_jax.models.division import place
 from evads_jax.train.flor import FlorBatch, FlorLearner
 from train.test_flor import MODEL, SECTION
 

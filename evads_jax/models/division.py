@@ -2,22 +2,20 @@
 
 A batch has the same rows in the same order whatever the number of processes. A process reads the rows that its devices
 hold under the mesh, and no others. Where `tp` crosses processes, several hold the same rows and read the same units;
-the one with the lowest number speaks for them. Evaluation is not divided: every process goes through all of it.
+the one with the lowest number speaks for them.
 """
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from ml_collections import ConfigDict
 
 from evads_jax.errors import UserError
 from evads_jax.models import partitioning
-from evads_jax.train.processes import everyones
+from evads_jax.processes import values
 
 Tree = Any
 T = TypeVar("T")
@@ -125,9 +123,8 @@ class Division:
         """JSON values of this process's rows, for all rows, on every process."""
         if jax.process_count() == 1:
             return list(own)
-        told = [json.loads(line) for line in everyones(json.dumps(list(own)).encode())]
-        values = [np.fromiter(part, dtype=object, count=len(part)) for part in told]
-        return self._joined(values).tolist()
+        parts = [np.fromiter(part, dtype=object, count=len(part)) for part in values(list(own))]
+        return self._joined(parts).tolist()
 
     def _joined(self, parts: Sequence[np.ndarray]) -> np.ndarray:
         """The parts of all processes by row; of several that have a row, the lowest's."""
@@ -150,21 +147,3 @@ def place(batch: Tree, mesh: jax.sharding.Mesh | None) -> Tree:
         return jax.device_put(batch, shardings)
     # device_put would first send the batch around to see that all have the same.
     return jax.tree.map(lambda x, where: jax.make_array_from_callback(x.shape, where, x.__getitem__), batch, shardings)
-
-
-def check(config: ConfigDict) -> None:
-    """Refuses batches that do not divide among the processes, before anything is made.
-
-    Args:
-      config: see configs/mg_grpo.py.
-
-    Raises:
-      UserError: see `Division.of`.
-    """
-    if jax.process_count() == 1:
-        return
-    mesh, stages = partitioning.mesh_of(config.mesh), set(config.run.stages)
-    if stages & {"sft", "control"}:
-        Division.of(mesh, config.sft.batch_videos, "config.sft.batch_videos")
-    if "mg_grpo" in stages:
-        Division.of(mesh, config.rl.batch_prompts, "config.rl.batch_prompts")
