@@ -66,6 +66,7 @@ class Budget:
       spent: what the run has spent before.
       currency: of all prices, for the messages.
       section: the config section of prices and limit, for the messages.
+      part: of what is left when this begins, the part that may be spent here: several processes pay for one run.
 
     Raises:
       UserError: there is a limit, and no price for the model.
@@ -79,6 +80,7 @@ class Budget:
         spent: float = 0.0,
         currency: str = "USD",
         section: str = "judge",
+        part: float = 1.0,
     ):
         rows = sorted((row for row in prices if model.startswith(row[0])), key=lambda row: len(row[0]))
         self._price = (rows[-1][1], rows[-1][2]) if rows else None
@@ -88,14 +90,22 @@ class Budget:
                 f"{section}.prices",
                 f"add ({model!r}, price per million input tokens, per million output tokens)",
             )
-        self.max_cost, self.spent, self.currency, self._section = max_cost, spent, currency, section
+        self.max_cost, self.currency, self._section, self._part = max_cost, currency, section, part
+        self.begin(spent)
         self._reserved = 0.0
         self._replies, self._output = 0, 0
 
     @property
     def left(self) -> float:
         """What may still be spent."""
-        return math.inf if self.max_cost is None else self.max_cost - self.spent - self._reserved
+        if self.max_cost is None:
+            return math.inf
+        others = (1.0 - self._part) * max(self.max_cost - self._before, 0.0)
+        return self.max_cost - self.spent - self._reserved - others
+
+    def begin(self, spent: float) -> None:
+        """Takes note of what the run has spent so far, also elsewhere; what is left is divided anew."""
+        self.spent = self._before = spent
 
     def cost(self, input_tokens: int, output_tokens: int) -> float:
         """The price of one reply; 0 where it is unknown."""
@@ -151,8 +161,10 @@ class Budget:
         return cost
 
     def _refusal(self, why: str, where: str) -> BudgetSpent:
+        limit = f"{self._section}.max_cost={self.max_cost:g} {self.currency}"
+        here = f", {self.left:.4f} are left for this process" if self._part < 1 else ""
         return BudgetSpent(
-            f"{why}, and of {self._section}.max_cost={self.max_cost:g} {self.currency} {self.spent:.4f} are spent",
+            f"{why}, and of {limit} {self.spent:.4f} are spent{here}",
             where,
             f"nothing received is lost; raise {self._section}.max_cost and start again to go on",
         )

@@ -7,19 +7,26 @@ on the disk before `put` returns. Missing verdicts are not kept, so that the nex
 Two processes that want the same verdict do not both ask: the first one claims it, the other waits for it. The claim of
 a process that died on this machine is void at once, another machine's after `LEASE` seconds.
 
+Processes of one run that have a file each tell each other what they bought (`judge.divided`), so that each file holds
+all of it. A payment is known by a random number: told twice, or to whom it is known, it counts once.
+
 SQLite's write-ahead log needs a local disk; on a network file system the file works in the slower rollback mode.
 """
 
+import asyncio
 import dataclasses
 import hashlib
 import json
 import os
+import secrets
 import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from evads_jax import storage
 from evads_jax.errors import UserError
@@ -37,6 +44,10 @@ CREATE TABLE IF NOT EXISTS spending (
     output_tokens INTEGER NOT NULL, cost REAL NOT NULL, outcome TEXT NOT NULL, time REAL NOT NULL);
 CREATE INDEX IF NOT EXISTS spending_run ON spending (run);
 """
+_PUT = {
+    "verdicts": "INSERT OR IGNORE INTO verdicts VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+    "spending": "INSERT OR IGNORE INTO spending VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+}
 _IN_ONE_QUERY = 500
 
 
@@ -103,13 +114,15 @@ class VerdictCache:
 
     Args:
       path: the file; it and its folder are made when absent.
+      tells: whether what is put is remembered for `bought`.
 
     Raises:
       UserError: the file cannot be opened, or is none of these.
     """
 
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
+    def __init__(self, path: str | Path, tells: bool = False):
+        self.path, self._tells = Path(path), tells
+        self._untold: dict[str, list[tuple]] = {name: [] for name in _PUT}
         self._lock = threading.Lock()
         self.owner = f"{socket.gethostname()}/{os.getpid()}/{_started(os.getpid())}"
         try:
@@ -153,28 +166,56 @@ class VerdictCache:
         The claim stays too: a part of what it is about may still be asked for.
         """
         now = time.time()
-        with self._lock, _Transaction(self._db):
-            self._db.executemany(
-                "INSERT OR IGNORE INTO verdicts VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (
-                        e.key,
-                        e.field,
-                        e.verdict.score,
-                        e.verdict.reason,
-                        _text(e.verdict.raw),
-                        e.verdict.cost,
-                        e.about,
-                        now,
-                    )
-                    for e in entries
-                ],
-            )
-            self._db.executemany(
-                "INSERT INTO spending (run, model, input_tokens, output_tokens, cost, outcome, time) VALUES "
-                "(?, ?, ?, ?, ?, ?, ?)",
-                [(run, p.model, p.input_tokens, p.output_tokens, p.cost, p.outcome, now) for p in payments],
-            )
+        rows: dict[str, list[tuple]] = {
+            "verdicts": [
+                (e.key, e.field, e.verdict.score, e.verdict.reason, _text(e.verdict.raw), e.verdict.cost, e.about, now)
+                for e in entries
+            ],
+            "spending": [
+                (secrets.randbits(62), run, p.model, p.input_tokens, p.output_tokens, p.cost, p.outcome, now)
+                for p in payments
+            ],
+        }
+        with self._lock:
+            self._insert(rows)
+            if self._tells:
+                for name, new in rows.items():
+                    self._untold[name] += new
+
+    def bought(self) -> dict[str, list[tuple]]:
+        """What this process has put since the last time, as JSON values."""
+        with self._lock:
+            told, self._untold = self._untold, {name: [] for name in _PUT}
+        return told
+
+    def of_run(self, run: str) -> dict[str, list[tuple]]:
+        """All that a run has bought, and what else has come since it began to, as `bought` gives it."""
+        since = "SELECT * FROM verdicts WHERE created >= (SELECT MIN(time) FROM spending WHERE run = ?)"
+        with self._lock:
+            return {
+                "verdicts": self._db.execute(since, (run,)).fetchall(),
+                "spending": self._db.execute("SELECT * FROM spending WHERE run = ?", (run,)).fetchall(),
+            }
+
+    def learn(self, bought: Mapping[str, Sequence[Sequence[Any]]]) -> None:
+        """Keeps what `bought` or `of_run` gave to another process; where all of it is here, nothing is written."""
+        known = self.get(row[0] for row in bought["verdicts"])
+        rows = {
+            "verdicts": [tuple(row) for row in bought["verdicts"] if (row[0], row[1]) not in known],
+            "spending": [tuple(row) for row in bought["spending"] if not self._paid(row[0])],
+        }
+        if any(rows.values()):
+            with self._lock:
+                self._insert(rows)
+
+    def _insert(self, rows: Mapping[str, Sequence[tuple]]) -> None:
+        with _Transaction(self._db):
+            for name, new in rows.items():
+                self._db.executemany(_PUT[name], new)
+
+    def _paid(self, number: int) -> bool:
+        with self._lock:
+            return self._db.execute("SELECT 1 FROM spending WHERE id = ?", (number,)).fetchone() is not None
 
     def claim(self, name: str) -> bool:
         """Whether this process may ask for a verdict now; False while a living process is asking for it."""
@@ -199,6 +240,40 @@ class VerdictCache:
     def __len__(self) -> int:
         with self._lock:
             return self._db.execute("SELECT COUNT(*) FROM verdicts").fetchone()[0]
+
+
+class Committer:
+    """Commits what many coroutines want to keep, all that has come together in one transaction.
+
+    Args:
+      cache: where it is kept.
+      disk: the one thread that writes.
+      run: the run that pays.
+    """
+
+    def __init__(self, cache: VerdictCache, disk: ThreadPoolExecutor, run: str):
+        self._cache, self._disk, self._run = cache, disk, run
+        self._entries: list[Entry] = []
+        self._payments: list[Payment] = []
+        self._running: asyncio.Task[None] | None = None
+        self._next: asyncio.Task[None] | None = None
+
+    async def put(self, entries: Sequence[Entry], payments: Sequence[Payment]) -> None:
+        """Keeps them; they are on the disk when it returns."""
+        self._entries += entries
+        self._payments += payments
+        if self._next is None:
+            self._next = asyncio.create_task(self._commit(self._running))
+        await asyncio.shield(self._next)
+
+    async def _commit(self, before: asyncio.Task[None] | None) -> None:
+        """Waits for the commit that is running, then takes everything that has come by then."""
+        if before is not None:
+            await asyncio.wait([before])
+        self._running, self._next = self._next, None
+        entries, payments, self._entries, self._payments = self._entries, self._payments, [], []
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._disk, self._cache.put, entries, payments, self._run)
 
 
 class _Transaction:

@@ -105,6 +105,15 @@ class EndpointSettings:
             raise UserError("not a JSON object", f"{section}.body", 'e.g. {"max_tokens": null}')
         return parsed
 
+    def shared(self, count: int) -> "EndpointSettings":
+        """Those of one of `count` processes that ask at the same time; `max_cost` stays the run's (`Budget`)."""
+        return dataclasses.replace(
+            self,
+            requests_per_minute=self.requests_per_minute / count,  # 0 is no limit
+            tokens_per_minute=self.tokens_per_minute / count,
+            concurrency=max(self.concurrency // count, 1),
+        )
+
     @property
     def sampling(self) -> dict[str, Any]:
         """What a reply depends on besides the messages."""

@@ -20,7 +20,7 @@ from evads_jax import storage
 from evads_jax.data.annotations import grammar
 from evads_jax.judge import cache as cache_module
 from evads_jax.judge.budget import Budget, message_tokens
-from evads_jax.judge.cache import Entry, Payment, VerdictCache
+from evads_jax.judge.cache import Committer, Entry, Payment, VerdictCache
 from evads_jax.judge.endpoint import Endpoint, EndpointSettings, NoReply
 from evads_jax.judge.parser import parse_joint, parse_reply
 from evads_jax.judge.request import Prompts, Rendered, load_prompts, render, render_joint
@@ -69,6 +69,7 @@ class OpenAIJudge:
       dry_run: show what would be asked and leave.
       repeat: number of the repetition; each has verdicts of its own.
       run: names the run that pays, so that `max_cost` holds over its restarts.
+      part: of what `max_cost` leaves at the beginning of a call, the part that this process may spend.
       section: the config section, for messages.
       check: whether to find out now that the endpoint can be used.
       log: told what is about to be done.
@@ -91,6 +92,7 @@ class OpenAIJudge:
         dry_run: bool = False,
         repeat: int = 0,
         run: str = "",
+        part: float = 1.0,
         section: str = "judge",
         check: bool = True,
         log: Callable[[str], None] = print,
@@ -99,12 +101,13 @@ class OpenAIJudge:
         self._prompts = load_prompts(prompts, language)
         self._malformed_retries, self._joint, self._dry_run, self._repeat = malformed_retries, joint, dry_run, repeat
         spent = cache.spent(run) if run else 0.0
-        self.budget = Budget(settings.model, settings.prices, settings.max_cost, spent, settings.currency, section)
+        limits = settings.prices, settings.max_cost, spent, settings.currency
+        self.budget = Budget(settings.model, *limits, section, part)
         self._endpoint = Endpoint(settings, self.budget, log, section)
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="judge", daemon=True).start()
         self._disk = ThreadPoolExecutor(1, "verdicts")
-        self._committer = _Committer(cache, self._disk, run)
+        self._committer = Committer(cache, self._disk, run)
         self._tally: collections.Counter[str] = collections.Counter()
         if check and not dry_run:
             self._run(self._endpoint.check())
@@ -118,7 +121,7 @@ class OpenAIJudge:
           SystemExit: with code 0, after a dry run.
         """
         if self._run_name:  # the run may have other judges
-            self.budget.spent = self.cache.spent(self._run_name)
+            self.budget.begin(self.cache.spent(self._run_name))
         results: list[Verdict | Missing | None] = [None] * len(requests)
         for i, request in enumerate(requests):
             if not request.candidate.strip():
@@ -310,34 +313,6 @@ class OpenAIJudge:
         return {field: dataclasses.replace(verdict, cost=cost / len(got)) for field, verdict in got.items()}
 
 
-class _Committer:
-    """Commits what many coroutines want to keep, all that has come together in one transaction."""
-
-    def __init__(self, cache: VerdictCache, disk: ThreadPoolExecutor, run: str):
-        self._cache, self._disk, self._run = cache, disk, run
-        self._entries: list[Entry] = []
-        self._payments: list[Payment] = []
-        self._running: asyncio.Task[None] | None = None
-        self._next: asyncio.Task[None] | None = None
-
-    async def put(self, entries: Sequence[Entry], payments: Sequence[Payment]) -> None:
-        """Keeps them; they are on the disk when it returns."""
-        self._entries += entries
-        self._payments += payments
-        if self._next is None:
-            self._next = asyncio.create_task(self._commit(self._running))
-        await asyncio.shield(self._next)
-
-    async def _commit(self, before: asyncio.Task[None] | None) -> None:
-        """Waits for the commit that is running, then takes everything that has come by then."""
-        if before is not None:
-            await asyncio.wait([before])
-        self._running, self._next = self._next, None
-        entries, payments, self._entries, self._payments = self._entries, self._payments, [], []
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._disk, self._cache.put, entries, payments, self._run)
-
-
 def _pairs(requests: Sequence[JudgeRequest]) -> tuple[list[tuple[int, int]], list[int]]:
     """The places of answers and traces of the same completions, and those that have no partner.
 
@@ -374,7 +349,9 @@ def from_config(
     repeat: int = 0,
     section: str = "judge",
 ) -> OpenAIJudge:
-    """The judge that a config section asks for.
+    """The judge that a config section asks for; of several processes each has its part of the run's limits.
+
+    They must make their judges at the same point.
 
     Args:
       config: the section.
@@ -384,16 +361,34 @@ def from_config(
       repeat: number of the repetition; each has verdicts of its own.
       section: what the section is called, for messages.
     """
-    return OpenAIJudge(
-        EndpointSettings.from_config(config, section),
-        cache=VerdictCache(config.get("cache") or cache_module.default_path(workdir)),
-        language=language,
-        prompts=config.get("prompts", "v1"),
-        malformed_retries=config.get("malformed_retries", 2),
-        joint=config.get("joint", False),
-        dry_run=config.get("dry_run", False),
-        repeat=repeat,
-        section=section,
-        run=str(storage.address(workdir.resolve())) if workdir else "",
-        log=log,
-    )
+    import jax  # not before it is needed
+
+    from evads_jax import processes
+    from evads_jax.judge import divided
+
+    count, run = jax.process_count(), str(storage.address(workdir.resolve())) if workdir else ""
+
+    def opened() -> tuple[EndpointSettings, VerdictCache]:
+        settings = EndpointSettings.from_config(config, section).shared(count)
+        return settings, VerdictCache(config.get("cache") or cache_module.default_path(workdir), tells=count > 1)
+
+    settings, cache = processes.together(opened, "open its verdicts", section)
+    divided.catch_up(cache, run)
+
+    def made() -> OpenAIJudge:
+        return OpenAIJudge(
+            settings,
+            cache=cache,
+            language=language,
+            prompts=config.get("prompts", "v1"),
+            malformed_retries=config.get("malformed_retries", 2),
+            joint=config.get("joint", False),
+            dry_run=config.get("dry_run", False),
+            repeat=repeat,
+            section=section,
+            run=run,
+            part=1.0 / count,
+            log=log,
+        )
+
+    return processes.together(made, "use its judge", section)

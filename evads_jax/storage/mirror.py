@@ -141,9 +141,15 @@ class Mirror:
 
     def _fetch_file(self, name: str, about: Object, ours: bool) -> None:
         path = self.folder / name
-        if ours and name.endswith(_DATABASE) and path.exists():
-            self._held[name] = ()  # what was paid for here since the last push stays, and goes up with the next
-            return
+        if name.endswith(_DATABASE) and path.exists():
+            # What was paid for here since the last push stays, and goes up with the next.
+            self._held[name] = ()
+            if ours:
+                return
+            with tempfile.TemporaryDirectory() as folder:
+                self._get(name, about, there := Path(folder, "there"))
+                if _unite(path, there):
+                    return
         if not path.is_file() or not same(path, about):
             with whole.replacing(path) as temporary:
                 self._get(name, about, temporary)
@@ -220,6 +226,22 @@ def _state(path: Path) -> Signature | None:
         with contextlib.suppress(FileNotFoundError):
             stats.append(path.with_name(path.name + "-wal").stat())
     return tuple(number for stat in stats for number in (stat.st_ino, stat.st_size, stat.st_mtime_ns))
+
+
+def _unite(path: Path, other: Path) -> bool:
+    """Adds the rows of another copy of a database that are not in it; False where one of them is no such database.
+
+    Rows are known by their keys, which say all of what they are about (judge/cache.py): neither copy is ever wrong.
+    """
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=60)) as live:
+            live.execute("ATTACH ? AS there", (str(other),))
+            with live:
+                for (table,) in live.execute("SELECT name FROM there.sqlite_master WHERE type = 'table'").fetchall():
+                    live.execute(f'INSERT OR IGNORE INTO main."{table}" SELECT * FROM there."{table}"')
+    except sqlite3.Error:
+        return False
+    return True
 
 
 def _snapshot(path: Path, to: Path) -> Path:

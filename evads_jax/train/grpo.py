@@ -273,7 +273,7 @@ def train_grpo(context: Context, params: Tree) -> Result:
     )  # fmt: skip
     part = context.divide(params, STAGE)
     made = optimizer.make(rl, part.decay_mask, rl.max_steps * rl.updates_per_rollout, part.matrices)
-    judge = make_judge(judging.share(config.judge), config.run.language, context.workdir)
+    judge = make_judge(config.judge, config.run.language, context.workdir)
     rewards = judging.RewardFunction(judge, tokenizer, rl, config.run.language, division)
     learner = GRPOLearner(
         part.start, context.model, rl, made, rewards, sampling, context.workdir, division, part.frozen

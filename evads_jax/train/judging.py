@@ -20,6 +20,7 @@ from evads_jax.data.chat import decode_completion
 from evads_jax.data.prompts import Completion, parse_completion
 from evads_jax.data.records import Example
 from evads_jax.data.tokenizer import Tokenizer
+from evads_jax.judge import divided
 from evads_jax.judge.verdict import Judge, JudgeRequest, Missing, Verdict
 from evads_jax.models.division import Division
 from evads_jax.processes import fail_together
@@ -122,7 +123,9 @@ class RewardFunction:
         future = _in_thread(work)
 
         def finish() -> Judged:
-            fail_together(future.exception(), "have its completions judged", "config.judge")
+            failure = future.exception()  # waits
+            divided.tell(self._judge)
+            fail_together(failure, "have its completions judged", "config.judge")
             return self._judged(*future.result(), rollout)
 
         return finish
@@ -234,23 +237,6 @@ def rows(
             }
         )  # fmt: skip
     return result
-
-
-def share(section: ConfigDict) -> ConfigDict:
-    """The config of this process's judge: each of several processes may ask and spend its part of what the run may.
-
-    Args:
-      section: `config.judge`.
-    """
-    count, part = jax.process_count(), section.copy_and_resolve_references()
-    if count > 1:
-        with part.ignore_type():
-            for name in ("requests_per_minute", "tokens_per_minute", "max_cost"):
-                if part.get(name):  # 0 and None are no limit
-                    part[name] = part[name] / count
-            if part.get("concurrency"):
-                part.concurrency = max(part.concurrency // count, 1)
-    return part
 
 
 def _in_thread(work: Callable[[], T]) -> Future[T]:

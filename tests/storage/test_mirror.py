@@ -157,6 +157,27 @@ def test_only_one_process_writes(tmp_path):
     first.push()  # process 1 has taken nothing over
 
 
+def test_verdicts_of_a_machine_that_does_not_write_are_kept_beside_those_of_the_bucket(tmp_path):
+    store = Memory()
+
+    def put(folder, key):
+        with contextlib.closing(sqlite3.connect(folder / "verdicts.sqlite", isolation_level=None)) as db:
+            db.execute("CREATE TABLE IF NOT EXISTS verdicts (key TEXT PRIMARY KEY) WITHOUT ROWID")
+            db.execute("INSERT INTO verdicts VALUES (?)", (key,))
+
+    def held(folder):
+        with contextlib.closing(sqlite3.connect(folder / "verdicts.sqlite")) as db:
+            return [key for (key,) in db.execute("SELECT key FROM verdicts ORDER BY key")]
+
+    first, second = mirror(store, tmp_path / "0"), mirror(store, tmp_path / "1", writes=False)
+    put(first.folder, "a"), put(second.folder, "b")
+    first.push()
+    second = mirror(store, tmp_path / "1", writes=False)  # after a kill
+    assert (held(first.folder), held(second.folder)) == (["a"], ["a", "b"])
+    (second.folder / "verdicts.sqlite").write_text("something else, long enough to be a database header" * 20)
+    assert held(mirror(store, tmp_path / "1", writes=False).folder) == ["a"]
+
+
 def test_a_database_goes_up_as_a_snapshot_while_it_is_open(tmp_path):
     store = Memory()
     made = mirror(store, tmp_path / "one")

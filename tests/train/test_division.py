@@ -5,7 +5,6 @@ import types
 import jax
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from side_by_side import side_by_side
 from tiny_experiment import context, record
 
@@ -20,7 +19,6 @@ from evads_jax.train import judging
 B, G = 4, 2
 HALVES = (np.array([0, 1]), np.array([2, 3]))
 INTERLEAVED = (np.array([0, 2]), np.array([1, 3]))
-LIMITS = {"requests_per_minute": 60, "max_cost": 2.0, "concurrency": 3, "tokens_per_minute": 0}
 SHARED = (np.array([0, 1]), np.array([0, 1]), np.array([2, 3]), np.array([2, 3]))  # tp crosses processes
 
 
@@ -115,13 +113,6 @@ def test_what_stops_the_judge_of_one_process_ends_all_with_its_line(made, drawn,
 def test_a_survey_counts_the_whole_split_whoever_reads_it(made, monkeypatch):
     expected = made._survey("sft", "rl_released", True)
     assert side_by_side(monkeypatch, 3, lambda i: made._survey("sft", "rl_released", True)) == [expected] * 3
-
-
-def test_a_process_has_its_part_of_what_the_judge_may_cost(monkeypatch):
-    section = ConfigDict(LIMITS)
-    parts = side_by_side(monkeypatch, 4, lambda i: judging.share(section).to_dict())
-    assert parts == [{"requests_per_minute": 15.0, "max_cost": 0.5, "concurrency": 1, "tokens_per_minute": 0}] * 4
-    assert judging.share(section).to_dict() == section.to_dict()
 
 
 def test_a_batch_that_does_not_divide_is_refused(monkeypatch):
