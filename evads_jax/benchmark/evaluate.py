@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from evads_jax import processes
 from evads_jax import workdir as run_folder
 from evads_jax.benchmark import agreement, files
 from evads_jax.benchmark.chance import ConstantPolicy, best_constants
@@ -17,6 +18,7 @@ from evads_jax.benchmark.files import Split
 from evads_jax.benchmark.predict import NO_VIDEO, Failed, Policy, StreamingPolicy, predict
 from evads_jax.benchmark.score import as_json, judge_answers, request, shuffle_answers, summarise
 from evads_jax.benchmark.statistics import Interval, Videos
+from evads_jax.judge.divided import divided
 from evads_jax.judge.verdict import Judge
 
 Log = Callable[[str], None]
@@ -48,6 +50,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Predicts, judges and sums up; goes on where a killed run stopped, and asks nothing twice.
 
+    Several processes divide the questions and the judge's work among them; process 0 writes the files, which are those
+    that it would have written alone.
+
     Args:
       policy: the stage's policy; with `blank_frames` in its protocol the folder is `<stage>_blanked`.
       split: the test questions.
@@ -63,37 +68,43 @@ def evaluate(
     Returns:
       The summary, as written.
     """
+    judge, repeats = divided(judge), [divided(repeat) for repeat in repeats]
+    second = second and dataclasses.replace(second, judge=divided(second.judge))
     folder = files.folder(workdir, stage, bool(policy.protocol.get("blank_frames")))
     language, seed = config["run"]["language"], config["run"]["seed"]
     samples = policy.protocol.get("samples", 1)
-    _write_questions(split, folder)
+    processes.by_first(lambda: _write_questions(split, folder), "write the questions", str(folder))
     completions = predict(policy, split, folder, log)
     rows = judge_answers(split, completions, judge, language, folder, samples=samples)
     if config["eval"].get("shuffled", True):
         rows = shuffle_answers(split, rows, judge, language, seed)
     else:
         rows = [{**row, "shuffled": None} for row in rows]
-    files.write(folder / "verdicts.jsonl", "".join(files.to_json(row) + "\n" for row in rows))
+    _write_verdicts(folder / "verdicts.jsonl", rows)
     plain = json.loads(config.to_json() if hasattr(config, "to_json") else json.dumps(config))
     again = {}
     if repeats or second:
         again = _judge_again(split, completions, rows, folder, config, samples, repeats, second)
-    summary = {
-        "stage": folder.name,
-        **summarise(split, rows, config["eval"]["bootstrap"], seed),
-        **again,
-        **_missing_videos(rows),
-        "prompts": _shortened(folder),
-        **_costs(folder),
-        "protocol": dict(policy.protocol),
-        "weights": policy.weights,
-        "judge": {**identity(judge, plain["judge"]), "name": judge.name, "language": language},
-        "seed": seed,
-        "config_hash": files.config_hash(plain),
-        "commit": run_folder.environment()["commit"],
-    }
-    files.write(folder / "summary.json", files.to_json(summary, indent=2) + "\n")
-    return summary
+
+    def sum_up() -> dict[str, Any]:
+        summary = {
+            "stage": folder.name,
+            **summarise(split, rows, config["eval"]["bootstrap"], seed),
+            **again,
+            **_missing_videos(rows),
+            "prompts": _shortened(folder),
+            **_costs(folder),
+            "protocol": dict(policy.protocol),
+            "weights": policy.weights,
+            "judge": {**identity(judge, plain["judge"]), "name": judge.name, "language": language},
+            "seed": seed,
+            "config_hash": files.config_hash(plain),
+            "commit": run_folder.environment()["commit"],
+        }
+        files.write(folder / "summary.json", files.to_json(summary, indent=2) + "\n")
+        return summary
+
+    return processes.by_first(sum_up, "sum up", str(folder))
 
 
 def evaluate_chance(
@@ -101,7 +112,9 @@ def evaluate_chance(
 ) -> dict[str, Any]:
     """The best constant answers, chosen on `choosing` (validation videos) and evaluated like a stage."""
     language, seed = config["run"]["language"], config["run"]["seed"]
-    constants = best_constants(choosing, judge, lambda example, answer: request(example, answer, language), seed)
+    constants = best_constants(
+        choosing, divided(judge), lambda example, answer: request(example, answer, language), seed
+    )
     return evaluate(ConstantPolicy(constants), split, workdir, files.CHANCE, judge, config, log)
 
 
@@ -138,6 +151,11 @@ def _write_questions(split: Split, folder: Path) -> None:
     files.write(folder / "questions.jsonl", "".join(files.to_json(row) + "\n" for row in rows))
 
 
+def _write_verdicts(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    text = "".join(files.to_json(row) + "\n" for row in rows)
+    processes.by_first(lambda: files.write(path, text), "write the verdicts", str(path))
+
+
 def _judge_again(
     split: Split,
     completions: Mapping[str, str | Failed],
@@ -158,7 +176,7 @@ def _judge_again(
 
     def judged(judge: Judge, name: str) -> np.ndarray:
         found = judge_answers(split, completions, judge, language, folder, samples=samples, name=name)
-        files.write(folder / name, "".join(files.to_json(row) + "\n" for row in found))
+        _write_verdicts(folder / name, found)
         return scores(found)
 
     out: dict[str, Any] = {}

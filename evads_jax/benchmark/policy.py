@@ -1,5 +1,6 @@
 """The project's own model as a policy."""
 
+import contextlib
 import functools
 import zlib
 from collections.abc import Mapping, Sequence
@@ -8,13 +9,16 @@ from typing import Any
 import jax
 import numpy as np
 
+from evads_jax import processes
 from evads_jax.data import chat, prompts
 from evads_jax.data.media import decode_jpeg
 from evads_jax.data.records import VideoRecord
 from evads_jax.data.tokenizer import Tokenizer
 from evads_jax.errors import UserError
+from evads_jax.models.division import Division
+from evads_jax.models.qwen_vl import PromptBatch
 from evads_jax.models.qwen_vl.config import QwenVLConfig
-from evads_jax.models.qwen_vl.inputs import Clip, Prompt, PromptBuilder, collate_prompts
+from evads_jax.models.qwen_vl.inputs import ABSENT, Clip, Prompt, PromptBuilder, collate_prompts
 from evads_jax.sampling.rollout import SamplingConfig, sample
 
 GREY = 128
@@ -54,6 +58,8 @@ class ModelPolicy:
         (`eval.samples`, where it is there: completions per question, drawn over one prefill).
       weights: names the parameters, e.g. "sft, step 1500".
       blank_frames: show mid grey instead of the frames; default `config.eval.blank_frames`.
+      division: where the parameters are split over a mesh, how its devices and processes divide a batch among them;
+        None: the parameters are on one device, of each process.
 
     Raises:
       UserError: `eval.protocol` is unknown, or several samples are asked of a protocol that draws none.
@@ -67,10 +73,12 @@ class ModelPolicy:
         config: Any,
         weights: str,
         blank_frames: bool | None = None,
+        division: Division | None = None,
     ):
         self._samples = check_protocol(config.eval)
         data, self.weights, self.batch = config.data, weights, config.eval.batch_prompts
         self.dropped_lines: dict[str, int] = {}
+        self.division = division
         self.protocol: Mapping[str, Any] = {
             "name": config.eval.protocol,
             "temperature": TEMPERATURES[config.eval.protocol],
@@ -102,29 +110,48 @@ class ModelPolicy:
 
         Sampling is seeded by the run's seed, the question's id and the sample's number, so that it depends on neither
         batch nor order, and the first sample not on how many there are.
+
+        With several processes all must call this as often, each with the questions of one turn (`predict.turn`) that
+        are its own, which may be none: where a mesh holds the parameters, they compute together.
         """
+        rows = self.batch if self.division is None else len(self.division.numbers)
         completions: list[str] = []
-        for start in range(0, len(items), self.batch):
-            completions += self._generate(items[start : start + self.batch])
+        for start in range(0, max(len(items), 1), rows):
+            completions += self._generate(items[start : start + rows], rows)
         return completions
 
-    def _generate(self, items: Sequence[tuple[VideoRecord, int]]) -> list[str]:
-        clips = functools.lru_cache(maxsize=None)(lambda at: self._clip(items[at][0]))
-        first = {record.video: at for at, (record, _) in reversed(list(enumerate(items)))}
-        built = [self._prompt(record, i, clips(first[record.video])) for record, i in items]
-        ids = [zlib.crc32(record.questions[i].id.encode()) & 0x7FFFFFFF for record, i in items]
-        room = self.batch - len(items)
-        batch = collate_prompts(
-            built + built[:1] * room, self.protocol["prompt_tokens"], self._units, self._patches, self._model
-        )
-        prompt_ids = np.asarray(ids + ids[:1] * room, np.int32)
-        rollout = sample(self._params, self._model, batch, prompt_ids, self._samples, self._sampling, self._key)
-        tokens, lengths = jax.device_get((rollout.tokens, rollout.lengths))
+    def _generate(self, items: Sequence[tuple[VideoRecord, int]], rows: int) -> list[str]:
+        what = "make prompts of its questions"
+        batch, ids = processes.together(lambda: self._prompts(items, rows), what, "config.data.prompt_tokens")
+        division = self.division or Division()
+        if not items and not division.rows:  # no other process waits for this one
+            return []
+        with contextlib.nullcontext() if division.mesh is None else jax.set_mesh(division.mesh):
+            placed, seeds = division.place((batch, ids))
+            rollout = sample(self._params, self._model, placed, seeds, self._samples, self._sampling, self._key)
+            tokens, lengths = division.fetch((rollout.tokens, rollout.lengths))
         return [
             chat.decode_completion(self._builder.tokenizer, tokens[b, s, : lengths[b, s]].tolist())
             for b in range(len(items))
             for s in range(self._samples)
         ]
+
+    def _prompts(self, items: Sequence[tuple[VideoRecord, int]], rows: int) -> tuple[PromptBatch, np.ndarray]:
+        """So many rows, the last ones absent, and the number of each question."""
+        clips = functools.lru_cache(maxsize=None)(lambda at: self._clip(items[at][0]))
+        first = {record.video: at for at, (record, _) in reversed(list(enumerate(items)))}
+        built = [self._prompt(record, i, clips(first[record.video])) for record, i in items]
+        ids = [zlib.crc32(record.questions[i].id.encode()) & 0x7FFFFFFF for record, i in items]
+        room = rows - len(items)
+        batch = collate_prompts(
+            built + [ABSENT] * room,
+            self.protocol["prompt_tokens"],
+            self._units,
+            self._patches,
+            self._model,
+            None if self.division is None else self.division.numbers,
+        )
+        return batch, np.asarray(ids + [0] * room, np.int32)
 
     def _clip(self, record: VideoRecord) -> Clip:
         frames = np.stack([decode_jpeg(frame) for frame in record.frames])

@@ -1,4 +1,8 @@
-"""Asks a policy every question of a split, once, and keeps each completion as it comes."""
+"""Asks a policy every question of a split, once, and keeps each completion as it comes.
+
+Several processes take turns of a number of questions: each answers those of a turn that are its own, all are then told
+the completions, and process 0 writes them, in the order in which a single process would have.
+"""
 
 import dataclasses
 import functools
@@ -7,6 +11,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import jax
+
+from evads_jax import processes
 from evads_jax.benchmark.files import (
     NoVideo,
     Split,
@@ -61,7 +68,8 @@ class Policy(Protocol):
       weights: names the parameters, e.g. "sft, step 1500"; completions of other weights are not gone on with.
       protocol: how it is asked: prompt format, sampling, limits, frames; equal for all that is compared. `samples`,
         where it is there, is the number of completions per question.
-      batch: how many questions it likes to get at a time.
+      batch: how many questions it likes to get at a time. With several processes a policy that has a `division`
+        (`models.division`) of such batches computes together with the others'; every other one works by itself.
       dropped_lines: question id → event lines that its prompt lost to fit, of the questions asked so far.
     """
 
@@ -77,7 +85,8 @@ class Policy(Protocol):
     def generate(self, items: Sequence[tuple[VideoRecord, int]]) -> list[str]:
         """The raw completion of each (video, index of a question); depends on the question alone, not its company.
 
-        With more than one sample: `samples` completions of the first item, then of the second, ….
+        With more than one sample: `samples` completions of the first item, then of the second, …. With several
+        processes it is called as often on each, perhaps with nothing to answer, and fails on all or on none.
         """
         ...
 
@@ -121,13 +130,14 @@ def predict(
 
     Questions that have their completions are not asked again; those that failed are. Completions of other weights,
     another protocol or another split, and verdicts on them, are renamed (`predictions.<hash>.jsonl`), not overwritten
-    and not used until the same are asked for again. Another number of samples is no other protocol.
+    and not used until the same are asked for again. Another number of samples is no other protocol. With several
+    processes the file is process 0's, which also is the only one that asks a policy over a network.
 
     Args:
       policy: the policy.
       split: the questions.
       folder: the evaluation's folder.
-      log: gets a line now and then.
+      log: gets a line now and then; of several processes that compute together, on all after the same turns.
 
     Returns:
       Answer id (`files.name_sample`) → raw completion or why there is none, for every question and sample.
@@ -137,39 +147,69 @@ def predict(
     """
     samples = policy.protocol.get("samples", 1)
     protocol = {name: value for name, value in policy.protocol.items() if name != "samples"}
-    _set_aside_others(folder, {"weights": policy.weights, "protocol": protocol, "split": split.hash})
-    kept = _Kept(split, folder, samples, log)
+    identity = {"weights": policy.weights, "protocol": protocol, "split": split.hash}
+    kept = _Kept(split, folder / "predictions.jsonl", samples, log)
+
+    def begin() -> list[dict[str, Any]]:
+        _set_aside_others(folder, identity)
+        return read_lines(kept.path)
+
+    kept.learn(processes.by_first(begin, "read the predictions", str(folder)))
     if isinstance(policy, StreamingPolicy):
-        _stream(policy, split, kept)
+        streaming = policy
+
+        def ask() -> list[dict[str, Any]]:
+            _stream(streaming, split, kept)
+            return read_lines(kept.path)
+
+        kept.learn(processes.by_first(ask, "ask the model", str(folder)))
     else:
         _generate(policy, split, kept, samples)
     return kept.all()
 
 
+def turn(policy: Policy) -> tuple[int, Sequence[int]]:
+    """How many questions all processes ask at a time, and which places among them are this process's."""
+    division = getattr(policy, "division", None)
+    if division is not None:
+        return policy.batch, division.numbers
+    size = policy.batch * jax.process_count()
+    return size, range(jax.process_index(), size, jax.process_count())
+
+
 class _Kept:
     """The rows of `predictions.jsonl`."""
 
-    def __init__(self, split: Split, folder: Path, samples: int, log: Log | None):
-        self._path, self._name, self._log = folder / "predictions.jsonl", folder.name, log
+    def __init__(self, split: Split, path: Path, samples: int, log: Log | None):
+        self.path, self._name, self._log, self._samples = path, path.parent.name, log, samples
         self._questions = dict(zip(split.places, split.examples, strict=True))
         self._names = [name_sample(e.question.id, s) for e in split.examples for s in range(samples)]
         self._done: dict[str, str] = {}
         self._failed: dict[str, Failed] = {}
-        for row in read_lines(self._path):
+        self._count = 0  # of the names that are done
+
+    def learn(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Takes note of rows of the file."""
+        for row in rows:
             if "id" in row and row.get("completion") is not None:
                 self._done[answer_id(row)] = row["completion"]
             elif "id" in row:
                 self._failed[answer_id(row)] = Failed(row.get("kind", NO_PREDICTION), row.get("reason", ""))
-        self.wanted = [
+        self._count = sum(name in self._done for name in self._names)
+
+    def wanted(self) -> list[Asked]:
+        """What has no completion yet."""
+        return [
             Asked(*place, sample)
             for place, example in self._questions.items()
-            for sample in range(samples)
+            for sample in range(self._samples)
             if name_sample(example.question.id, sample) not in self._done
         ]
-        self._left = len(self.wanted)
 
-    def add(self, answers: Iterable[tuple[Asked, Reply | Failed]], dropped: Mapping[str, int] | None = None) -> None:
-        """Keeps answers; a failure that is on record already is not written again."""
+    def note(
+        self, answers: Iterable[tuple[Asked, Reply | Failed]], dropped: Mapping[str, int] | None = None
+    ) -> list[dict[str, Any]]:
+        """The rows of answers, to be written; none of a failure that is on record already."""
         rows = []
         for asked, answer in answers:
             example = self._questions[asked.video, asked.question]
@@ -181,18 +221,24 @@ class _Kept:
                     rows.append({**row, "completion": None, **dataclasses.asdict(answer)})
                 self._failed[name] = answer
                 continue
+            self._count += name not in self._done
             row["completion"] = self._done[name] = answer.text
             if dropped is not None:
                 row["dropped_lines"] = dropped.get(example.question.id, 0)
             else:
                 row |= {k: v for k, v in dataclasses.asdict(answer).items() if k != "text"}
             rows.append(row)
+        return rows
+
+    def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Appends rows to the file."""
         if rows:
-            append_lines(self._path, rows)
-        self._left -= sum(row["completion"] is not None for row in rows)
+            append_lines(self.path, rows)
+
+    def tell(self) -> None:
+        """Logs how far it is."""
         if self._log:
-            total = len(self._names)
-            self._log(f"predict {self._name}: {total - self._left} of {total} completions")
+            self._log(f"predict {self._name}: {self._count} of {len(self._names)} completions")
 
     def all(self) -> dict[str, str | Failed]:
         unasked = Failed(NO_PREDICTION, "not asked")
@@ -202,35 +248,68 @@ class _Kept:
 
 
 def _generate(policy: Policy, split: Split, kept: _Kept, samples: int) -> None:
-    """Batches of questions, task by task; one that lacks a sample gets all of them drawn again.
+    """Turns of questions, task by task; one that lacks a sample gets all of them drawn again.
 
     A batch lasts as long as its longest completion, and those of one task are of like length.
     """
     load = functools.lru_cache(maxsize=2)(split.records.__getitem__)
     pending: dict[tuple[int, int], list[Asked]] = {}
-    for asked in kept.wanted:
+    for asked in kept.wanted():
         pending.setdefault((asked.video, asked.question), []).append(asked)
-    tasks = {place: example.question.task or "" for place, example in zip(split.places, split.examples, strict=True)}
-    places = sorted(pending, key=lambda place: (tasks[place], place))
-    for start in range(0, len(places), policy.batch):
-        items, readable = [], []
-        for place in places[start : start + policy.batch]:
+    examples = dict(zip(split.places, split.examples, strict=True))
+    places = sorted(pending, key=lambda place: (examples[place].question.task or "", place))
+    size, own = turn(policy)
+    for start in range(0, len(places), size):
+        now = places[start : start + size]
+        mine = [i for i in own if i < len(now)]
+        said = _answer(policy, [now[i] for i in mine], load, samples)
+        told = processes.values([[i, *answer] for i, answer in zip(mine, said, strict=True)])
+        heard = {i: answer for part in reversed(told) for i, *answer in part}  # of two with one question, the first
+        answers: list[tuple[Asked, Reply | Failed]] = []
+        for i in sorted(heard, key=lambda i: (heard[i][0] is not None, i)):  # missing videos first
+            texts, trouble, _ = heard[i]
+            for asked in pending[now[i]]:
+                answers.append((asked, Failed(NO_VIDEO, trouble) if texts is None else Reply(texts[asked.sample])))
+        rows = kept.note(answers, {examples[now[i]].question.id: heard[i][2] for i in heard})
+        processes.by_first(functools.partial(kept.write, rows), "write the predictions", str(kept.path))
+        kept.tell()
+
+
+def _answer(
+    policy: Policy, places: Sequence[tuple[int, int]], load: Callable[[int], VideoRecord], samples: int
+) -> list[tuple[list[str] | None, str, int]]:
+    """Of each of this process's questions: its completions or why there are none, and the event lines it lost."""
+
+    def read() -> list[VideoRecord | str]:
+        found: list[VideoRecord | str] = []
+        for video, _ in places:
             try:
-                items.append((load(place[0]), place[1]))
-                readable.append(place)
+                found.append(load(video))
             except NoVideo as error:
-                kept.add((asked, Failed(NO_VIDEO, str(error))) for asked in pending[place])
-        if not items:
-            continue
-        completions = iter(policy.generate(items))
-        drawn = {place: [next(completions) for _ in range(samples)] for place in readable}
-        answers = [(asked, Reply(drawn[place][asked.sample])) for place in readable for asked in pending[place]]
-        kept.add(answers, policy.dropped_lines)
+                found.append(str(error))
+        return found
+
+    found = processes.together(read, "read the videos of its questions", "data")
+    pairs = zip(found, places, strict=True)
+    items = [(record, question) for record, (_, question) in pairs if not isinstance(record, str)]
+    completions = iter(policy.generate(items) if items or jax.process_count() > 1 else ())
+    answers: list[tuple[list[str] | None, str, int]] = []
+    for record, (_, question) in zip(found, places, strict=True):
+        if isinstance(record, str):
+            answers.append((None, record, 0))
+        else:
+            lost = policy.dropped_lines.get(record.questions[question].id, 0)
+            answers.append(([next(completions) for _ in range(samples)], "", lost))
+    return answers
 
 
 def _stream(policy: StreamingPolicy, split: Split, kept: _Kept) -> None:
-    if kept.wanted:
-        policy.stream(kept.wanted, split.records.__getitem__, lambda asked, answer: kept.add([(asked, answer)]))
+    def keep(asked: Asked, answer: Reply | Failed) -> None:
+        kept.write(kept.note([(asked, answer)]))
+        kept.tell()
+
+    if wanted := kept.wanted():
+        policy.stream(wanted, split.records.__getitem__, keep)
 
 
 def _set_aside_others(folder: Path, identity: dict[str, Any]) -> None:

@@ -7,14 +7,17 @@ nothing out: a video that is missing or a prediction that failed counts 0, and a
 once 0 and once 1. With k samples a question, its k answers are k rows, and n counts answers.
 """
 
+import functools
 import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
+from evads_jax import processes
 from evads_jax.benchmark.chance import shuffled_scores
 from evads_jax.benchmark.facts import count_facts
 from evads_jax.benchmark.files import Split, append_lines, name_sample, read_lines
@@ -74,13 +77,15 @@ def judge_answers(
 ) -> list[dict[str, Any]]:
     """Makes or completes `verdicts.jsonl`; an answer that this judge has scored is not judged again.
 
+    With several processes the file is process 0's, and the judge is one whose work they divide (`judge.divided`).
+
     Args:
       split: the questions.
       completions: answer id → raw completion or why there is none, for each question and sample.
       judge: the judge.
       language: "zh" or "en".
       folder: the evaluation's folder.
-      batch: requests per call; verdicts are on disk after each.
+      batch: requests per call and process; verdicts are on disk after each call.
       samples: completions per question.
       name: the file.
 
@@ -92,23 +97,23 @@ def judge_answers(
     path = folder / name
     known = {
         (row["id"], row["answer"]): row
-        for row in read_lines(path)
+        for row in processes.by_first(lambda: read_lines(path), "read the verdicts", str(path))
         if row.get("judge") == judge.name and row.get("score") is not None and {"id", "answer", "facts"} <= row.keys()
     }
     asked = [(e, s, completions[name_sample(e.question.id, s)]) for e in split.examples for s in range(samples)]
     parsed = {(e.question.id, s): parse_completion(said) for e, s, said in asked if not isinstance(said, Failed)}
     examples = {e.question.id: e for e in split.examples}
     waiting = {(i, c.answer): (examples[i], c) for (i, _), c in parsed.items() if (i, c.answer) not in known}
-    keys = list(waiting)
-    for start in range(0, len(keys), batch):
-        chunk = [waiting[key] for key in keys[start : start + batch]]
+    keys, size = list(waiting), batch * jax.process_count()
+    for start in range(0, len(keys), size):
+        chunk = [waiting[key] for key in keys[start : start + size]]
         verdicts = judge.judge([request(example, c.answer, language) for example, c in chunk])
         rows = []
         for (example, completion), verdict in zip(chunk, verdicts, strict=True):
             score = None if isinstance(verdict, Missing) else verdict.score
             row = _row(example, completion, judge.name) | {"score": score}
             rows.append(row | {"reason": verdict.reason, "cost": verdict.cost})
-        append_lines(path, rows)
+        processes.by_first(functools.partial(append_lines, path, rows), "write the verdicts", str(path))
         known |= {(row["id"], row["answer"]): row for row in rows}
     judged = []
     for example, s, said in asked:

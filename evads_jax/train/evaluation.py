@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 from rich.console import Console
 
@@ -83,7 +84,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
       UserError: bad config, model, data, judge or endpoint, told before any work; or a budget that is spent: what came
         is kept.
     """
-    console = Console()
+    first = jax.process_index() == 0
+    console = Console(quiet=not first)
     progress = teller(console)
     say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
     check_protocol(config.eval)
@@ -113,6 +115,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
             asked.close()
     if isinstance(policy, EndpointPolicy):
         policy.close()
+    if not first:
+        return
     tables.write(workdir / "tables", "main", tables.main([workdir]))
     tables.print_stage_table(workdir, console)
     say(f"tables in {workdir / 'tables'}, everything else in {workdir / 'evaluation' / summary['stage']}")

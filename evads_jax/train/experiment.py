@@ -2,11 +2,12 @@
 
 Each part goes on where an earlier call stopped: shards and evaluations know what they hold, stages have checkpoints.
 The order of `run.stages` is the order of work; every stage is evaluated as soon as it is trained. Several processes
-divide shards and training among them (`models.division`), not the evaluation: each goes through all of it.
+divide all of it among them: shards, batches (`models.division`), questions and verdicts.
 """
 
 import base64
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from evads_jax.train.checkpoint import finished
 from evads_jax.train.context import Context
 from evads_jax.train.grpo import train_grpo
 from evads_jax.train.opening import Opened, Say, open_run
+from evads_jax.train.preemption import Preempted, Preemption
 from evads_jax.train.sft import train_control, train_sft
 
 STAGES = ("base", "sft", "mg_grpo", "control")
@@ -85,7 +87,7 @@ def _check_batches(config: ConfigDict) -> None:
     if jax.process_count() == 1:
         return
     mesh, stages = partitioning.mesh_of(config.mesh), set(config.run.stages)
-    sizes = {}
+    sizes = {"eval.batch_prompts": config.eval.batch_prompts}
     if stages & {"sft", "control"}:
         sizes["sft.batch_videos"] = config.sft.batch_videos
     if "mg_grpo" in stages:
@@ -139,8 +141,12 @@ def _tokenizer(config: ConfigDict, workdir: Path, sources: Mapping[str, Any]) ->
 def _stages(context: Context, splits: Mapping[str, Split], say: Say) -> None:
     """Trains and evaluates the stages in turn."""
     config, workdir = context.config, context.workdir
+    division = None
+    if context.mesh is not None:
+        division = context.division(config.eval.batch_prompts, "config.eval.batch_prompts")
     judge = make_judge(config.judge, config.run.language, workdir)
-    evaluate_chance(splits["validation"], splits["test"], workdir, judge, config, say)
+    with _ending_together(say) as log:
+        evaluate_chance(splits["validation"], splits["test"], workdir, judge, config, log)
     base = starting.parameters(config, context.model, context.mesh)
     params, sft = base, None
     if config.run.sft_from:
@@ -162,12 +168,36 @@ def _stages(context: Context, splits: Mapping[str, Split], say: Say) -> None:
             params, weights = result.params, f"step {result.step}"
         blanked = (False, True) if stage in config.eval.blank_too and not config.eval.blank_frames else (None,)
         for blank in blanked:
-            policy = ModelPolicy(params, context.model, context.tokenizer, config, f"{stage}, {weights}", blank)
-            summary = evaluate(policy, splits["test"], workdir, stage, judge, config, say)
+            named = f"{stage}, {weights}"
+            policy = ModelPolicy(params, context.model, context.tokenizer, config, named, blank, division)
+            with _ending_together(say) as log:
+                summary = evaluate(policy, splits["test"], workdir, stage, judge, config, log)
             r5, name = summary["tasks"]["all"]["R5"], summary["stage"]
             context.log.write_once("evaluation", stage=name, n=summary["n"], R5=r5["mean_valid"])
             context.log.sync()
             say(f"{name}: R5 {r5['mean_valid']:.3f} on {summary['n']} questions")
+
+
+@contextlib.contextmanager
+def _ending_together(say: Say) -> Iterator[Say]:
+    """What an evaluation tells its lines; with several processes SIGTERM ends it after one of them, on all at once.
+
+    A single process ends where it is. Of several the others would wait for it, so they end where all have told a line:
+    after each turn of questions. What was done by then is kept.
+    """
+    if jax.process_count() == 1:
+        yield say
+        return
+    with Preemption() as preemption:
+
+        def told(line: str) -> None:
+            say(line)
+            if preemption.requested:
+                raise Preempted
+
+        yield told
+        if preemption.requested:
+            raise Preempted
 
 
 def _control_steps(workdir: Path, earlier: Path) -> int:

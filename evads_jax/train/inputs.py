@@ -17,7 +17,7 @@ from evads_jax.data.records import Example, VideoRecord
 from evads_jax.data.tokenizer import Tokenizer
 from evads_jax.errors import UserError
 from evads_jax.models.qwen_vl import PromptBatch, QwenVLConfig, SuffixBatch
-from evads_jax.models.qwen_vl.inputs import Clip, Prompt, PromptBuilder, collate_prompts, collate_suffixes
+from evads_jax.models.qwen_vl.inputs import ABSENT, Clip, Prompt, PromptBuilder, collate_prompts, collate_suffixes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +32,7 @@ class SFTItem:
     suffixes: tuple[tuple[list[int], int], ...]
 
 
-# Takes a place in a batch that no video has; the model knows a prompt of length 0 as absent.
-_NOTHING = SFTItem(Prompt(np.zeros(0, np.int32), np.zeros((0, 3), np.int32), 0, (), (), ()), ())
+_NOTHING = SFTItem(ABSENT, ())  # takes a place in a batch that no video has
 
 
 @struct.dataclass
@@ -201,9 +200,4 @@ class Inputs:
         return PromptsBatch(prompt, np.asarray(ids, np.int32), tuple(item.example for item in items))
 
     def _collate(self, items: Sequence[Prompt], rows: Sequence[int]) -> PromptBatch:
-        made = collate_prompts(items, self._T, self._units, self._patches, self._model)
-        # An index counts the video tokens of the whole batch, of all processes, that stand before its own.
-        before = np.subtract(rows, range(len(rows))) * (self._units * (self._patches // self._model.vision.merge**2))
-        index = np.asarray(made.video_index)
-        shifted: Any = np.where(index >= 0, index + before[:, None], -1).astype(np.int32)
-        return dataclasses.replace(made, video_index=shifted)
+        return collate_prompts(items, self._T, self._units, self._patches, self._model, rows)

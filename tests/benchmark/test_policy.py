@@ -13,6 +13,8 @@ from evads_jax.data import prompts
 from evads_jax.data.records import Event
 from evads_jax.data.tokenizer import train_sentencepiece
 from evads_jax.errors import UserError
+from evads_jax.models import partitioning
+from evads_jax.models.division import Division
 from evads_jax.models.qwen_vl import parameters
 from evads_jax.models.qwen_vl.config import QwenVLConfig, VisionConfig
 from evads_jax.sampling import rollout
@@ -82,6 +84,12 @@ def test_several_samples_of_a_question_differ_and_the_first_is_that_of_a_single_
     assert "samples" not in make(tokenizer, model).protocol
     with pytest.raises(UserError, match=r"eval\.samples"):
         make(tokenizer, model, samples=2, protocol="greedy")
+
+
+def test_a_policy_on_a_mesh_says_what_one_on_a_device_says(tokenizer, model):
+    items = [(make_record(0), i) for i in range(3)]
+    division = Division.of(partitioning.make_mesh(), 4, "config.eval.batch_prompts")
+    assert make(tokenizer, model, division=division).generate(items) == make(tokenizer, model).generate(items)
 
 
 def test_stages_and_blanked_runs_share_one_compiled_sampler(tokenizer, model, tmp_path):

@@ -2,13 +2,19 @@
 
 import json
 import runpy
+import signal
+import types
 from pathlib import Path
 
+import jax
 import pytest
+from side_by_side import side_by_side
 
 from evads_jax.errors import UserError
 from evads_jax.events import read_events
+from evads_jax.models import partitioning
 from evads_jax.train import experiment
+from evads_jax.train.preemption import Preempted, Preemption
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 STAGES = ("base", "sft", "mg_grpo", "control")
@@ -101,3 +107,39 @@ def test_what_cannot_work_is_refused_before_anything_is_made(tmp_path, changes, 
     with pytest.raises(UserError, match=told):
         experiment.run(small(**changes), tmp_path / "w")
     assert not (tmp_path / "w" / "shards").exists()
+
+
+def test_every_batch_must_divide_among_the_processes_before_anything_is_made(monkeypatch):
+    mesh = types.SimpleNamespace(shape={"data": 1, "fsdp": 4, "tp": 1})
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(partitioning, "mesh_of", lambda section: mesh)
+    monkeypatch.setattr(
+        partitioning, "rows_by_process", lambda batch, mesh: {0: range(batch // 2), 1: range(batch // 2)}
+    )
+    sizes = {"eval.batch_prompts": 8, "sft.batch_videos": 4, "rl.batch_prompts": 4}
+    experiment._check_batches(small(**sizes))
+    for field in sizes:
+        with pytest.raises(UserError, match=rf"a batch of 6 does not divide .* \[config\.{field}\]"):
+            experiment._check_batches(small(**sizes | {field: 6}))
+
+
+def test_sigterm_to_one_process_ends_the_evaluation_of_all_after_the_same_turn(monkeypatch):
+    told = [[], []]
+
+    def work(index):
+        with experiment._ending_together(told[index].append) as log:
+            preemption = made[index]
+            for turn in range(4):
+                if index == 0 and turn == 2:
+                    preemption._note(signal.SIGTERM, None)
+                log(turn)
+
+    made: dict[int, Preemption] = {}
+
+    def noted():
+        return made.setdefault(jax.process_index(), Preemption())
+
+    monkeypatch.setattr(experiment, "Preemption", noted)
+    ended = side_by_side(monkeypatch, 2, work)
+    assert all(isinstance(error, Preempted) for error in ended)
+    assert told == [[0, 1, 2]] * 2

@@ -1,11 +1,16 @@
-"""Two processes divide data and judging, are killed, go on, as two or as one, and end where one process does."""
+"""Two processes divide data, judging and evaluation, are killed, go on, as two or as one, and end where one does."""
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
+import sqlite3
 import subprocess
 import sys
+import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +19,7 @@ import pytest
 from evads_jax.events import read_events, without_wall_clock
 from evads_jax.train import completions
 from evads_jax.train.grpo import STAGE
+from tests.judge.server import Script, Server, subject
 
 pytestmark = pytest.mark.slow  # up to six programs, of which each compiles both stages
 HERE = Path(__file__).parent
@@ -39,8 +45,21 @@ def run(workdir, count, *last, program="two_processes.py", devices=1):
         )
         for i, log in enumerate(logs)
     ]
-    codes = [process.wait(timeout=1200) for process in processes]
+    codes = finish(processes)
     return codes, [(workdir / f"{i}.log").read_text()[-1500:] for i in range(count)]
+
+
+def finish(processes):
+    """The exit codes; those that are left half a minute after one has failed wait for it, and are killed."""
+    until = time.monotonic() + 2400
+    while any(process.poll() is None for process in processes):
+        if any(process.poll() for process in processes):
+            until = min(until, time.monotonic() + 30)
+        if time.monotonic() > until:
+            for process in processes:
+                process.kill()
+        time.sleep(0.05)
+    return [process.wait() for process in processes]
 
 
 def asked(workdir, index):
@@ -102,3 +121,48 @@ def test_two_processes_end_like_one_also_when_killed_and_resumed_by_either_numbe
     assert_equal(alone, one)
     (resumed,) = read_events(alone, "resume")
     assert (resumed["processes_before"], resumed["processes"]) == (2, 1)
+
+
+def verdicts(workdir, index):
+    """The verdicts that a machine has."""
+    path = workdir / f"machine_{index}" / "evads_jax" / "verdicts.sqlite"
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        return dict(db.execute("SELECT key, score FROM verdicts"))
+
+
+def results(workdir):
+    """Shards, tokenizer and everything of the evaluations, byte by byte."""
+    parts = ("shards", "tokenizer", "evaluation", "tables")
+    paths = sorted(path for part in parts for path in (workdir / "W" / part).rglob("*") if path.is_file())
+    return {str(path.relative_to(workdir)): path.read_bytes() for path in paths}
+
+
+def opinion(messages):
+    candidate, _ = subject({"messages": messages})
+    return json.dumps({"reason": f"{len(candidate)} letters", "score": zlib.crc32(candidate.encode()) % 5 / 4})
+
+
+def test_two_processes_prepare_and_evaluate_like_one_also_when_killed_and_robbed_of_a_machine(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    with Server(Script(answer=opinion)) as server:
+
+        def start(workdir, count, *phase):
+            return run(workdir, count, server.url, *phase, program="evaluating.py", devices=2 // count)
+
+        codes, said = start(one, 1)
+        assert codes == [0], said
+        asked = len(server.times)
+        assert asked == len(verdicts(one, 0)) > 20
+        for phase in ("shards", "predictions", "shuffled"):
+            codes, said = start(two, 2, phase)
+            assert -signal.SIGKILL in codes, said
+            assert 0 not in codes
+            if phase == "predictions":  # the first of its three batches is kept
+                kept = (two / "W" / "evaluation" / "base" / "predictions.jsonl").read_text().splitlines()
+                assert len(kept) == 4
+        shutil.rmtree(two / "machine_1")  # what it paid for, process 0 was told
+        codes, said = start(two, 2)
+        assert codes == [0, 0], said
+        assert len(server.times) == 2 * asked
+    assert results(two) == results(one)
+    assert verdicts(two, 0) == verdicts(two, 1) == verdicts(one, 0)

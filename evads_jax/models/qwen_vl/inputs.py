@@ -62,6 +62,10 @@ class Prompt:
     suffix: tuple[int, ...] = ()
 
 
+# Takes a place in a batch that no prompt has.
+ABSENT = Prompt(np.zeros(0, np.int32), np.zeros((0, 3), np.int32), 0, (), (), ())
+
+
 class PromptBuilder:
     """Builds prompts for one tokenizer and one model.
 
@@ -201,7 +205,14 @@ def seconds_per_unit(clip: Clip, vision: VisionConfig) -> float:
     return round((clip.times[-1] - clip.times[0]) / steps * vision.temporal_patch, 3)
 
 
-def collate_prompts(prompts: Sequence[Prompt], T: int, units: int, patches: int, config: QwenVLConfig) -> PromptBatch:
+def collate_prompts(
+    prompts: Sequence[Prompt],
+    T: int,
+    units: int,
+    patches: int,
+    config: QwenVLConfig,
+    rows: Sequence[int] | None = None,
+) -> PromptBatch:
     """Pads prompts to one static shape.
 
     Every prompt has room for `units` temporal units, so that a batch can be split among devices with its videos.
@@ -212,6 +223,7 @@ def collate_prompts(prompts: Sequence[Prompt], T: int, units: int, patches: int,
       units: temporal units that each prompt has room for.
       patches: P, patches that each unit has room for; a multiple of merge².
       config: the model's sizes.
+      rows: where the prompts stand in the batch of all processes; None: these are all.
 
     Returns:
       A batch of NumPy arrays, U = B · units.
@@ -238,7 +250,9 @@ def collate_prompts(prompts: Sequence[Prompt], T: int, units: int, patches: int,
         places = enumerate(zip(prompt.units, prompt.grids, prompt.spans, strict=True), start=b * units)
         for u, (unit, size, (start, length)) in places:
             pixels[u, : len(unit)], grid[u] = unit, size
-            video_index[b, start : start + length] = u * (patches // merged) + np.arange(length)
+            # It counts the video tokens of the whole batch, of all processes, that stand before its own.
+            whole = u if rows is None else u + (rows[b] - b) * units
+            video_index[b, start : start + length] = whole * (patches // merged) + np.arange(length)
     arrays: dict[str, Any] = {  # NumPy here, on the device where it is used
         "tokens": tokens,
         "lengths": np.asarray([len(prompt.tokens) for prompt in prompts], np.int32),
