@@ -2,7 +2,7 @@
 
 Sampler and trainer evaluate the same parameters in different programs (other shapes, other kernels, other precision),
 so their log-probabilities differ. With the old log-probabilities recomputed by the trainer the loss's ratio begins at
-exactly 1, and the gap is a weight of its own,
+1, up to what its programs with and without gradients round differently, and the gap is a weight of its own,
 
     w = min(π_recomputed / π_sampler, C)
 

@@ -1,6 +1,7 @@
 """Decoding: one token of every sample at a time, in loops of static shape that end when all samples have."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -99,8 +100,12 @@ def decode(
     state = add(state, jnp.repeat(last, G, axis=0))
     for width in sampling.widths:
         state = dataclasses.replace(state, cache=state.cache.widened(width))
-        state = jax.lax.while_loop(lambda state, width=width: (state.step < width) & ~state.done.all(), body, state)
+        state = jax.lax.while_loop(functools.partial(_goes_on, width), body, state)
     return dataclasses.replace(state, done=state.done & ~done)
+
+
+def _goes_on(width: int, state: Decoded) -> Bool[Array, ""]:
+    return (state.step < width) & ~state.done.all()
 
 
 def decode_step(
