@@ -8,6 +8,7 @@ Exit codes: 0 done, 2 bad input (one line on stderr), 42 stopped on SIGTERM afte
 
 import difflib
 import importlib
+import inspect
 import runpy
 import sys
 from collections.abc import Sequence
@@ -80,12 +81,16 @@ def load_config(spec: str) -> config_dict.ConfigDict:
         spec: the file, with `:variant` where it takes one.
 
     Raises:
-        UserError: there is no such file.
+        UserError: there is no such file, it makes no config, or takes no variant.
     """
     path, _, variant = spec.partition(":")
     if not Path(path).is_file():
         raise UserError("no such config", path, "the ready ones are in configs/")
-    get_config = runpy.run_path(path)["get_config"]
+    get_config = runpy.run_path(path).get("get_config")
+    if get_config is None:
+        raise UserError("this file makes no config", path, "the ready ones are in configs/")
+    if variant and not inspect.signature(get_config).parameters:
+        raise UserError(f"the config takes no variant, got {variant!r}", path, "leave out the colon and what follows")
     return get_config(variant) if variant else get_config()
 
 

@@ -24,7 +24,7 @@ RESUMABLE = (
     "run.stages",
     "sft.max_steps",
     "rl.max_steps",
-    "control.",
+    "control.steps",
     "eval.",
     "log.",
     "checkpoint.",
@@ -155,8 +155,15 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    """The commit, `-dirty` where anything but pages differs: commands write these, and nothing runs by them."""
+    anything_else = (":(top)", ":(top,exclude)docs", ":(top,exclude)*.md")
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        commit = _git("describe", "--always", "--abbrev=12")
+        return commit + "-dirty" * bool(_git("diff", "--name-only", "HEAD", "--", *anything_else))
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -9,7 +9,8 @@ import pytest
 from evads_jax import main
 from evads_jax.errors import UserError
 
-CONFIG = str(Path(__file__).parents[1] / "configs" / "mg_grpo.py")
+CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIG = str(CONFIGS / "mg_grpo.py")
 
 
 @pytest.mark.parametrize(
@@ -21,6 +22,10 @@ CONFIG = str(Path(__file__).parents[1] / "configs" / "mg_grpo.py")
         ([f"--config={CONFIG}", "--config.rll.group=4"], "did you mean config.rl?"),
         ([f"--config={CONFIG}", "--config.rl.learning_rate=high"], "config.rl.learning_rate"),
         ([f"--config={CONFIG}:no_such_variant"], "no_such_variant"),
+        ([f"--config={CONFIGS / 'density.py'}:dinov3"], "takes no variant, got 'dinov3'"),
+        ([f"--config={CONFIGS / 'variants' / 'qwen.py'}"], "makes no config"),
+        ([f"--config={CONFIGS / 'compile.py'}:model=tiny,layers=two"], "layers=two"),
+        ([f"--config={CONFIGS / 'compile.py'}:model=tiny,mesh=fsdp:0"], "cannot read the mesh 'fsdp:0'"),
     ],
 )
 def test_a_wrong_command_line_is_told_in_one_line(arguments, told):

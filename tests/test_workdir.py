@@ -1,6 +1,7 @@
 """A work directory belongs to the config that it was made with."""
 
 import json
+import subprocess
 
 import ml_collections
 import pytest
@@ -45,6 +46,39 @@ def test_a_run_may_go_on_with_another_number_of_readers(tmp_path):
     workdir.claim(tmp_path, ml_collections.ConfigDict({"data": {"workers": 0}}))
     workdir.claim(tmp_path, ml_collections.ConfigDict({"data": {"workers": 2}}))
     assert json.loads((tmp_path / "config.json").read_text())["data"]["workers"] == 2
+
+
+def test_a_control_may_last_longer_but_not_learn_from_another_split(tmp_path):
+    control = {"control": {"steps": 10, "split": "sft"}}
+    workdir.claim(tmp_path, ml_collections.ConfigDict(control))
+    workdir.claim(tmp_path, ml_collections.ConfigDict({"control": control["control"] | {"steps": 20}}))
+    with pytest.raises(UserError, match=r"control\.split was 'sft', is 'rl'"):
+        workdir.claim(tmp_path, ml_collections.ConfigDict({"control": {"steps": 20, "split": "rl"}}))
+
+
+def test_a_page_that_a_command_has_written_does_not_make_another_commit(tmp_path, monkeypatch):
+    def git(*arguments):
+        who = ("-c", "user.name=a", "-c", "user.email=a@b")
+        done = subprocess.run(["git", *who, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    package, pages = tmp_path / "package", ("README.md", "docs/speed.md", "docs/plot.png")
+    monkeypatch.setattr(workdir, "__file__", str(package / "workdir.py"))
+    assert workdir.environment()["commit"] is None
+    for name in ("package/code.py", *pages):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    git("init", "-q")
+    assert workdir.environment()["commit"] is None
+    git("add", ".")
+    git("commit", "-qm", "all")
+    commit = git("rev-parse", "--short=12", "HEAD")
+    assert workdir.environment()["commit"] == commit
+    for name in pages:
+        (tmp_path / name).write_text("measured")
+    assert workdir.environment()["commit"] == commit
+    (package / "code.py").write_text("faster")
+    assert workdir.environment()["commit"] == f"{commit}-dirty"
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):

@@ -42,8 +42,11 @@ def make_mesh(data: int = 1, fsdp: int = 1, tp: int = 1, devices: Sequence[jax.D
       devices: the devices to choose from; default: those of this run.
 
     Raises:
-      UserError: there are fewer devices than that.
+      UserError: there are fewer devices than that, or an axis has no size.
     """
+    sizes = dict(zip(MESH_AXES, (data, fsdp, tp), strict=True))
+    if bad := [axis for axis, size in sizes.items() if size < 1]:
+        raise UserError(f"a mesh axis of size {sizes[bad[0]]}", f"config.mesh.{bad[0]}", "1 leaves the axis out")
     wanted, devices = data * fsdp * tp, jax.devices() if devices is None else devices
     if wanted > len(devices):
         raise UserError(
@@ -57,7 +60,7 @@ def mesh_of(section: Any) -> Mesh | None:
     """The mesh that a config's section (`data`, `fsdp`, `tp`) asks for; None for one device.
 
     Raises:
-      UserError: there are fewer devices than that.
+      UserError: as `make_mesh`.
     """
     sizes = section.data, section.fsdp, section.tp
     return None if sizes == (1, 1, 1) else make_mesh(*sizes)
@@ -72,7 +75,7 @@ def check_heads(tp: int, heads: int) -> None:
     Raises:
       UserError: `tp` does not divide `heads`.
     """
-    if heads % tp:
+    if tp < 1 or heads % tp:
         raise UserError(f"tp {tp} does not divide the model's {heads} heads", "config.mesh.tp", "take a divisor")
 
 

@@ -25,6 +25,7 @@ from evads_jax.data.prepare import prepare
 from evads_jax.data.tokenizer import Tokenizer, load_tokenizer, train_sentencepiece
 from evads_jax.errors import UserError
 from evads_jax.judge import make_judge
+from evads_jax.judge.verdict import Judge
 from evads_jax.models import partitioning
 from evads_jax.models.division import Division
 from evads_jax.models.qwen_vl import QwenVLConfig
@@ -51,9 +52,14 @@ def run(config: ConfigDict, workdir: Path) -> None:
     """
     _check(config)
     starting.adopt(config)
+    mesh = _devices(config)
+    # Before the folder belongs to the config: a judge or a tokenizer that was named wrongly may be named again.
+    judge = make_judge(config.judge, config.run.language, workdir)
+    if config.tokenizer.path:
+        load_tokenizer(config.tokenizer.kind, config.tokenizer.path)
     run = open_run(config, workdir)
-    context, splits = _context(config, workdir, run)
-    _stages(context, splits, run.say)
+    context, splits = _context(config, workdir, run, mesh)
+    _stages(context, splits, judge, run.say)
     if jax.process_index() == 0:
         tables.write_run_tables(workdir)
         report = write_report(workdir, splits["test"].records, config.run.seed)
@@ -75,6 +81,9 @@ def _check(config: ConfigDict) -> None:
         )
     if "control" in stages and "mg_grpo" not in stages and config.control.steps is None:
         raise UserError("the control lasts as long as mg_grpo", "config.control.steps", "add mg_grpo, or give steps")
+    if config.run.sft_from and finished(config.run.sft_from, "sft") is None:
+        what = "there is no finished sft stage"
+        raise UserError(what, str(config.run.sft_from), "set run.sft_from to a run that has one")
     grpo.check(config.rl)
     for section in ("sft", "rl"):
         optimizer.check(config[section], f"config.{section}")
@@ -96,22 +105,25 @@ def _check_batches(config: ConfigDict) -> None:
         Division.of(mesh, batch, f"config.{field}")
 
 
-def _context(config: ConfigDict, workdir: Path, run: Opened) -> tuple[Context, Mapping[str, Split]]:
-    """Data, tokenizer, model and devices of the experiment."""
+def _devices(config: ConfigDict) -> jax.sharding.Mesh | None:
+    """The devices; refuses a model whose sizes fit neither each other nor them."""
+    QwenVLConfig.from_config(config.model, 1)  # how many tokens there are is known later, and nothing depends on it
+    partitioning.check_heads(config.mesh.tp, config.model.heads)
+    return partitioning.mesh_of(config.mesh)
+
+
+def _context(
+    config: ConfigDict, workdir: Path, run: Opened, mesh: jax.sharding.Mesh | None
+) -> tuple[Context, Mapping[str, Split]]:
+    """Data, tokenizer and model of the experiment."""
     if earlier := config.run.sft_from:
-        if finished(earlier, "sft") is None:
-            raise UserError("there is no finished sft stage", earlier, "set run.sft_from to a run that has one")
         with config.unlocked():
             config.data.shards = config.data.shards or storage.name_of(Path(earlier) / "shards")
             config.tokenizer.path = config.tokenizer.path or storage.name_of(Path(earlier) / "tokenizer")
-    if config.tokenizer.path:  # what is wrong with it is told before data is made
-        load_tokenizer(config.tokenizer.kind, config.tokenizer.path)
     sources = prepare(config, workdir, run.say)
     run.log.sync()
     tokenizer = _tokenizer(config, workdir, sources)
     model = QwenVLConfig.from_config(config.model, tokenizer.size)
-    partitioning.check_heads(config.mesh.tp, model.heads)
-    mesh = partitioning.mesh_of(config.mesh)
     splits = {name: Split.of(sources[name]) for name in ("validation", "test")}
     return Context(config, workdir, run.log, tokenizer, model, sources, mesh, run.console), splits
 
@@ -138,13 +150,12 @@ def _tokenizer(config: ConfigDict, workdir: Path, sources: Mapping[str, Any]) ->
     return load_tokenizer("sentencepiece", folder)
 
 
-def _stages(context: Context, splits: Mapping[str, Split], say: Say) -> None:
+def _stages(context: Context, splits: Mapping[str, Split], judge: Judge, say: Say) -> None:
     """Trains and evaluates the stages in turn."""
     config, workdir = context.config, context.workdir
     division = None
     if context.mesh is not None:
         division = context.division(config.eval.batch_prompts, "config.eval.batch_prompts")
-    judge = make_judge(config.judge, config.run.language, workdir)
     with _ending_together(say) as log:
         evaluate_chance(splits["validation"], splits["test"], workdir, judge, config, log)
     base = starting.parameters(config, context.model, context.mesh)

@@ -51,6 +51,8 @@ def run(config: ConfigDict, workdir: Path | None = None) -> None:
 
 def _evaluated(config: ConfigDict) -> list[Block]:
     """The blocks of one evaluation, or of two side by side."""
+    if config.step is not None:
+        raise UserError("an evaluation has no steps", "config.step", "use config.source=training")
     folder = storage.fetched(config.run, *tables.WANTED)
     evaluation = _choose(files.load(folder), config.stage, folder)
     if not (config.against or config.against_stage):

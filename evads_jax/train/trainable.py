@@ -49,6 +49,8 @@ def check(config: ConfigDict) -> None:
         raise UserError(f"a rank of {config.lora.rank}", "config.lora.rank", "0 trains the parameters themselves")
     if unknown := [group for group in config.lora.groups if group not in lora.GROUPS]:
         raise UserError(f"unknown group {unknown[0]!r}", "config.lora.groups", "of " + ", ".join(lora.GROUPS))
+    if config.lora.rank and not config.lora.groups:
+        raise UserError("adapters of no layers", "config.lora.groups", "of " + ", ".join(lora.GROUPS))
     if config.lora.rank and "muon" in (config.sft.optimizer, config.rl.optimizer):
         raise UserError("muon is for whole matrices, not for adapters", "config: optimizer", "use adamw with lora")
     adapted = [group for group in config.lora.groups if lora.GROUPS[group][0][0] == VISION]

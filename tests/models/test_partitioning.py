@@ -55,6 +55,12 @@ def test_a_mesh_larger_than_the_machine_is_refused():
         partitioning.make_mesh(data=4096)
 
 
+@pytest.mark.parametrize("size", [0, -1])
+def test_an_axis_without_a_size_is_refused_by_name(size):
+    with pytest.raises(UserError, match=rf"size {size} \[config.mesh.tp\]"):
+        partitioning.make_mesh(tp=size)
+
+
 ROWS = """
 import json, numpy as np, jax
 from evads_jax.models import partitioning

@@ -101,12 +101,16 @@ def test_a_work_directory_of_another_config_is_refused(finished):
         ({"rl.learning_rate": 0.0}, r"learning_rate must be above 0, got 0\.0 \[config\.rl\.learning_rate\]"),
         ({"tokenizer.path": "/nowhere"}, "no readable tokenizer"),
         ({"rl.loss": "ppo"}, "unknown loss 'ppo'"),
+        ({"model.head_width": 6}, "mrope_sections must be three numbers that sum to head_width / 2"),
+        ({"mesh.tp": 3}, "tp 3 does not divide the model's 2 heads"),
+        ({"mesh.fsdp": 4096}, "needs 4096 devices"),
+        ({"judge.kind": "oracle"}, "unknown judge 'oracle'"),
     ],
 )
-def test_what_cannot_work_is_refused_before_anything_is_made(tmp_path, changes, told):
+def test_what_cannot_work_is_refused_before_the_folder_is_made(tmp_path, changes, told):
     with pytest.raises(UserError, match=told):
         experiment.run(small(**changes), tmp_path / "w")
-    assert not (tmp_path / "w" / "shards").exists()
+    assert not (tmp_path / "w").exists()
 
 
 def test_every_batch_must_divide_among_the_processes_before_anything_is_made(monkeypatch):

@@ -76,6 +76,7 @@ def test_what_is_not_there_is_told(tmp_path, capsys):
         ({"run": run, "stage": "mg_grpo"}, "it has sft"),
         ({"run": run, "task": "XX"}, "unknown task"),
         ({"run": run, "source": "dreams"}, "unknown source"),
+        ({"run": run, "step": 2}, "an evaluation has no steps"),
     ):
         with pytest.raises(UserError, match=told):
             shown(capsys, **fields)

@@ -140,6 +140,7 @@ def test_two_stages_and_two_seeds_start_from_other_adapters(trained):
     [
         ({"lora.rank": -1}, "config.lora.rank"),
         ({"lora.groups": ("head",)}, "of text, merger, vision"),
+        ({"lora.rank": 2, "lora.groups": ()}, "adapters of no layers"),
         ({"lora.rank": 2, "sft.optimizer": "muon"}, "muon is for whole matrices"),
         ({"lora.rank": 2, "lora.groups": ("text", "vision"), "train.freeze_vision": True}, "which is frozen"),
     ],
