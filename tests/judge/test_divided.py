@@ -52,7 +52,9 @@ def test_requests_are_divided_and_all_have_every_verdict(monkeypatch):
 def test_equal_requests_go_to_one_process_also_later(monkeypatch):
     twice = [dataclasses.replace(r, video=name) for name in ("a", "b") for r in requests(COUNT)]
     judges = [Noting() for _ in range(2)]
-    side_by_side(monkeypatch, 2, lambda i: [DividedJudge(judges[i]).judge(part) for part in (twice, requests(10)[::-1])])
+    side_by_side(
+        monkeypatch, 2, lambda i: [DividedJudge(judges[i]).judge(part) for part in (twice, requests(10)[::-1])]
+    )
     assert not set(judges[0].asked) & set(judges[1].asked)
 
 

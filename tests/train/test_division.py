@@ -5,7 +5,6 @@ import types
 import jax
 import numpy as np
 import pytest
-from side_by_side import side_by_side
 from tiny_experiment import context, record
 
 from evads_jax.data.chat import encode_completion
@@ -15,6 +14,7 @@ from evads_jax.models import partitioning
 from evads_jax.models.division import Division
 from evads_jax.sampling.rollout import Rollout
 from evads_jax.train import judging
+from tests.train.side_by_side import side_by_side
 
 B, G = 4, 2
 HALVES = (np.array([0, 1]), np.array([2, 3]))

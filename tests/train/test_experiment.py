@@ -8,13 +8,13 @@ from pathlib import Path
 
 import jax
 import pytest
-from side_by_side import side_by_side
 
 from evads_jax.errors import UserError
 from evads_jax.events import read_events
 from evads_jax.models import partitioning
 from evads_jax.train import experiment
 from evads_jax.train.preemption import Preempted, Preemption
+from tests.train.side_by_side import side_by_side
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 STAGES = ("base", "sft", "mg_grpo", "control")

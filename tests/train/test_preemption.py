@@ -3,9 +3,8 @@
 import os
 import signal
 
-from side_by_side import side_by_side
-
 from evads_jax.train.preemption import Preemption
+from tests.train.side_by_side import side_by_side
 
 
 def test_sigterm_is_noted_while_entered_and_means_what_it_meant_before_afterwards():
