@@ -11,7 +11,7 @@ Two to three hours on two cores (an estimate: on one core, an hour or a little m
 other grain). Two seeds side by side, each on a core of its own, take less time than one after the other on both:
 `config.only` names the runs of one process, and the call above, last, writes the tables.
 
-    taskset -c 0 python -m evads_jax.main --config=configs/study.py --workdir=runs/study --config.only="('seed21/mg',)"
+    taskset -c 0 python -m evads_jax.main --config=configs/study.py --workdir=runs/study --config.only="('seed31/mg',)"
 """
 
 import runpy
@@ -23,7 +23,7 @@ import ml_collections
 def get_config(variant: str = "rendered") -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.job = "study"
-    config.seeds = (21, 22, 23)
+    config.seeds = (31, 32, 33)
     config.only = ()  # of the folders seed<s>/mg, seed<s>/<grain>: what this process runs; (): all, and the tables
     config.grains = ("strict", "r3", "r5")  # beside mg
     config.experiment = runpy.run_path(str(Path(__file__).with_name("mg_grpo.py")))["get_config"](variant)
@@ -31,6 +31,6 @@ def get_config(variant: str = "rendered") -> ml_collections.ConfigDict:
     config.experiment.eval.blank_too = ("sft", "mg_grpo")
     # SFT until its validation loss stops falling: before that, more of it beats anything that takes as long.
     # That falls in stairs, one for each task, and a landing may be longer than two validations.
-    config.experiment.sft.max_steps, config.experiment.sft.patience = 2500, 3
+    config.experiment.sft.max_steps, config.experiment.sft.patience = 5000, 3
     config.experiment.rl.max_steps = 40
     return config
