@@ -4,7 +4,8 @@
 
 Renders videos and measures them as the job does, in one process: decode, DINOv3 ViT-B (drawn weights of the true
 size), RapidOCR and faster-whisper where their extras (and a model) are there, the densities. Then DINOv3 in turn with
-transformers where torch is installed, and the kernel in turn with NumPy. What is not there is said to be not there.
+transformers where torch is installed, both beside what its products take at this machine's fastest, and the kernel in
+turn with NumPy. What is not there is said to be not there.
 """
 
 import dataclasses
@@ -20,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.command import FASTEST, fastest, options_parser, put, table
+from benchmarks.machine import peaks
 from benchmarks.record import Record
 from evads_jax.data import media
 from evads_jax.data.render.script import SECONDS, draw_script
@@ -99,7 +101,7 @@ def stage_times(folder: Path, videos: int, rounds: int, sizes: Sizes, asr_model:
     tools = make_tools(settings)
     measure(items[0], tools, settings)  # compiles
     passes = [_one_pass(items, tools, settings) for _ in range(rounds)]
-    tools.decode.close()
+    tools.close()
     best = {name: min(p[name] for p in passes) if passes[0][name] is not None else None for name in passes[0]}
     assert tools.features is not None
     return best | {"features from": tools.features.metric, "side": sizes.side, "videos": videos}
@@ -173,7 +175,10 @@ def stage_table(found: dict[str, Any]) -> str:
 
 
 def encoder_times(rounds: int, sizes: Sizes) -> dict[str, Any]:
-    """Frames a second of DINOv3 at drawn weights, ours and that of transformers, taken in turn in one process."""
+    """Frames a second of DINOv3 at drawn weights, ours and that of transformers, taken in turn in one process.
+
+    Beside them the frames a second that its products alone would allow at the machine's fastest, as "peak".
+    """
     config = sizes.encoder
     params = jax.jit(lambda: init(config, jax.random.key(0)))()
     images = np.random.default_rng(0).normal(size=(sizes.batch, sizes.image, sizes.image, 3)).astype(np.float32)
@@ -186,7 +191,16 @@ def encoder_times(rounds: int, sizes: Sizes) -> dict[str, Any]:
         if model is not None:
             theirs.append(fastest(lambda: model(images), 1))
     speed = {"evads_jax": sizes.batch / min(ours), "transformers": sizes.batch / min(theirs) if theirs else None}
-    return speed | {"batch": sizes.batch, "image": sizes.image, "width": config.width}
+    peak = peaks(rounds)["flops"] / frame_flops(config, sizes.image)
+    return speed | {"peak": peak, "batch": sizes.batch, "image": sizes.image, "width": config.width}
+
+
+def frame_flops(config: DINOv3Config, image: int) -> float:
+    """Floating-point operations of a frame's products: 2 per element of a matrix and row, of attention's both sides."""
+    patches = (image // config.patch) ** 2
+    T, D = patches + 1 + config.registers, config.width
+    layer = 2 * T * (4 * D * D + 2 * D * config.mlp_width) + 4 * T * T * D
+    return 2 * patches * 3 * config.patch**2 * D + config.layers * layer
 
 
 def _transformers_model(sizes: Sizes) -> Callable[[np.ndarray], object] | None:
@@ -249,10 +263,12 @@ def pair_table(encoder: dict[str, Any], kernel: dict[str, Any]) -> str:
     absent = "not here: torch and transformers"
     shown = [absent, "–"] if theirs is None else [f"{theirs:.3g}", f"{encoder['evads_jax'] / theirs:.2f}×"]
     ratio = kernel["NumPy"] / kernel["evads_jax"]
+    least = [f"{encoder['peak']:.3g}", f"{encoder['evads_jax'] / encoder['peak']:.2f}×"]
     return table(
         ["", "evads_jax", "beside it", "times as fast"],
         [
             [f"{what}, frames a second", f"{encoder['evads_jax']:.3g}", *_by("transformers", shown)],
+            ["the same", f"{encoder['evads_jax']:.3g}", *_by("its products alone at this machine's fastest", least)],
             [
                 f"kernel, {kernel['frames']:,} frames of width 768, ms",
                 f"{kernel['evads_jax']:.3g}",

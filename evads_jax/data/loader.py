@@ -11,13 +11,11 @@ own rows of each batch. So the position is one number, of batches, and is that o
 import bisect
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, Literal, Self, TypeVar
+from typing import Any, Generic, Literal, Protocol, Self, TypeVar
 
 import grain
 import numpy as np
 from absl import flags
-
-from evads_jax.data.shards import RecordSource
 
 Item = TypeVar("Item")
 Batch = TypeVar("Batch")
@@ -28,10 +26,24 @@ Unit = Literal["video", "question"]
 _READING = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
 
 
+class Source(Protocol):
+    """What a loader reads: `shards.RecordSource`, or what is like it."""
+
+    @property
+    def questions(self) -> Sequence[int]:
+        """How many questions each record holds."""
+
+    def __len__(self) -> int:
+        """How many records there are."""
+
+    def __getitem__(self, index: int) -> Any:
+        """A record; called by several threads."""
+
+
 class _Units:
     """(record number, question number | None) of each unit; knows their number without reading any."""
 
-    def __init__(self, source: RecordSource, unit: Unit):
+    def __init__(self, source: Source, unit: Unit):
         self._source, self._unit = source, unit
         self._starts = list(itertools.accumulate(source.questions, initial=0))
 
@@ -121,7 +133,7 @@ class Loader(Generic[Batch]):
 
 
 def make_loader(
-    source: RecordSource,
+    source: Source,
     transform: Callable[..., Item],
     collate: Callable[[Sequence[Item]], Batch],
     *,

@@ -226,7 +226,7 @@ def _strips(items: Sequence[Item], settings: MeasureSettings) -> dict:
         item, played = open_media(item, tools, frame_rate=1.0, size=160)
         if isinstance(played, Media) and played.frames:
             found[item.name] = strip(played.frames)
-    tools.decode.close()
+    tools.close()
     return found
 
 

@@ -1,14 +1,11 @@
 """One video → its measurement: media, features, overlays, words, densities; whatever fails is a value."""
 
 import dataclasses
-import functools
 
 import numpy as np
-from array_record.python import array_record_module
 
-from evads_jax.data import media, serial
 from evads_jax.data.media import Media
-from evads_jax.data.records import Event
+from evads_jax.data.records import Event, VideoRecord
 from evads_jax.density.extract import ocr, speech
 from evads_jax.density.extract.features import FrameFeatures, make_features
 from evads_jax.density.extract.ocr import OverlayReader, RapidOCRReader
@@ -18,6 +15,7 @@ from evads_jax.density.extract.transcripts import UnreadableTranscript, read_tra
 from evads_jax.density.items import Item
 from evads_jax.density.measurement import Measurement
 from evads_jax.density.scale.decoder import Failure, GuardedDecoder
+from evads_jax.density.scale.records import ShardVideos
 from evads_jax.density.settings import MeasureSettings
 from evads_jax.density.text import TextDensity, overlay_density, speech_density
 from evads_jax.density.visual.kernel import VisualDensity, visual_density
@@ -30,12 +28,19 @@ class Tools:
     Attributes:
         features, reader, transcriber: None where the settings ask for none, or its extra is not there.
         decode: path, frame rate, most frames, size → media or failure.
+        records: shard file, position → record and media, or failure.
     """
 
     features: FrameFeatures | None
     reader: OverlayReader | None
     transcriber: Transcriber | None
     decode: GuardedDecoder
+    records: ShardVideos
+
+    def close(self) -> None:
+        """Ends the decoder's process and what is read ahead."""
+        self.decode.close()
+        self.records.close()
 
 
 def make_tools(settings: MeasureSettings, has_media: bool = True) -> Tools:
@@ -55,6 +60,7 @@ def make_tools(settings: MeasureSettings, has_media: bool = True) -> Tools:
         reader=RapidOCRReader() if has_media and wants_ocr else None,
         transcriber=WhisperTranscriber(settings.speech) if has_media and wants_asr else None,
         decode=GuardedDecoder(settings.decode_seconds, settings.decode_mebibytes),
+        records=ShardVideos(),
     )
 
 
@@ -114,7 +120,7 @@ def open_media(
 
     Args:
         item: the video.
-        tools: whose decoder reads files.
+        tools: whose decoder reads files, and whose loader reads shards.
         frame_rate: of decoded files; shards hold what they hold.
         size: longer side of their frames.
         max_frames: the most of them.
@@ -125,7 +131,8 @@ def open_media(
     if item.broken is not None:
         return item, Failure(*item.broken)
     if item.record is not None:
-        return _from_record(item)
+        record, found = tools.records(*item.record)
+        return item if record is None else _of_record(item, record), found
     if item.path is None:
         return item, None
     return item, tools.decode(item.path, frame_rate, max_frames, size)
@@ -142,32 +149,16 @@ def _media(item: Item, tools: Tools, settings: MeasureSettings) -> tuple[Item, M
     )
 
 
-def _from_record(item: Item) -> tuple[Item, Media | Failure]:
-    assert item.record is not None
-    file, position = item.record
-    try:
-        record = serial.unpack(_reader(file).read([position])[0])
-    except (RuntimeError, ValueError, IndexError, OSError) as error:
-        return item, Failure("bad_record", " ".join(str(error).split()))
+def _of_record(item: Item, record: VideoRecord) -> Item:
+    """The item with what its shard record says of it."""
     evidence = record.events if record.judge_events is None else record.judge_events
-    item = dataclasses.replace(
+    return dataclasses.replace(
         item,
         name=record.video,
         category=record.category,
         duration=record.annotated_duration,
         events=evidence or None,
     )
-    try:
-        frames = [media.decode_jpeg(data) for data in record.frames]
-        audio = None if record.audio is None else media.decode_flac(record.audio)
-    except (OSError, ValueError) as error:
-        return item, Failure("bad_record", " ".join(str(error).split()))
-    return item, Media(frames, tuple(record.times), record.duration, audio)
-
-
-@functools.lru_cache(maxsize=8)
-def _reader(file: str) -> array_record_module.ArrayRecordReader:
-    return array_record_module.ArrayRecordReader(file)
 
 
 def _reads(item: Item, tools: Tools, settings: MeasureSettings) -> bool:

@@ -1,12 +1,18 @@
 """The speed of density: the command runs to its end on tiny sizes and fills its block of the page."""
 
+import dataclasses
 import re
 import shutil
 import sys
 from pathlib import Path
 
+import jax
+import numpy as np
+
 from benchmarks import density
 from evads_jax.data import media
+from evads_jax.models.dinov3.model import forward
+from evads_jax.models.dinov3.parameters import init
 
 PAGE = Path(__file__).parents[2] / "docs" / "density.md"
 BLOCK = re.compile("(?<=<!-- begin speed -->\n).*(?=<!-- end speed -->)", re.DOTALL)
@@ -58,9 +64,20 @@ def test_a_film_is_six_seconds_that_are_never_still(tmp_path):
 
 
 def test_ours_stand_beside_theirs_with_the_ratio():
-    encoder = {"evads_jax": 6.0, "transformers": 4.0, "batch": 8, "image": 224, "width": 768}
+    encoder = {"evads_jax": 6.0, "transformers": 4.0, "peak": 8.0, "batch": 8, "image": 224, "width": 768}
     kernel = {"evads_jax": 20.0, "NumPy": 50.0, "frames": 7200}
     table = density.pair_table(encoder, kernel)
     assert "| 6 | transformers 4 | 1.50× |" in table
+    assert "machine's fastest 8 | 0.75× |" in table
     assert "| 20 | NumPy 50 | 2.50× |" in table
     assert "transformers not here" in density.pair_table(encoder | {"transformers": None}, kernel)
+
+
+def test_the_operations_of_a_frame_are_those_that_the_compiler_counts():
+    config = density.QUICK.encoder
+    params = jax.eval_shape(lambda: init(config, jax.random.key(0)))
+    image = jax.ShapeDtypeStruct((1, density.QUICK.image, density.QUICK.image, 3), np.float32)
+    counted = jax.jit(lambda p, x: forward(p, config, x)).lower(params, image).compile().cost_analysis()["flops"]
+    # Of a loop the compiler counts one turn.
+    products = density.frame_flops(dataclasses.replace(config, layers=1), density.QUICK.image)
+    assert products < counted < 1.5 * products

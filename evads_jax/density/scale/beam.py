@@ -100,7 +100,7 @@ class MeasurePart(_DoFn):
         yield part.number, failures.total()
 
     def teardown(self) -> None:
-        """Ends the decoder."""
+        """Ends what a worker holds."""
         if self._tools is not None:
-            self._tools.decode.close()
+            self._tools.close()
             self._tools = None

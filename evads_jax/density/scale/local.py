@@ -191,7 +191,7 @@ def _serve(pipe: Connection, settings: MeasureSettings, folder: Path, media: boo
         pipe.send(_READY)
         while (part := pipe.recv()) is not None:
             pipe.send(run_part(part, tools, settings, folder))
-        tools.decode.close()
+        tools.close()
     except UserError as error:
         pipe.send(UserError(error.what, error.where, error.do))
 

@@ -124,7 +124,7 @@ def test_a_stopped_part_goes_on_behind_its_last_whole_line(tmp_path):
     marked = first.replace(b'"failure":null', b'"failure":["was","there"]')
     part.partial(cut).write_bytes(marked + b"\n" + second[:20])
     run_part(part, tools, SETTINGS, cut)
-    tools.decode.close()
+    tools.close()
     assert part.done(cut).read_bytes() == part.done(whole).read_bytes().replace(first, marked)
     assert not part.partial(cut).exists()
 
@@ -243,7 +243,7 @@ def test_features_that_are_not_finite_are_named_counted_and_left_out(tmp_path):
         dataclasses.replace(tools, features=Spoiled()),
         SETTINGS,
     )
-    tools.decode.close()
+    tools.close()
     assert (found.missing["V_blocks"], found.bad_frames) == ("nan_features", (2,))
     assert "V_blocks" not in found.values
 
