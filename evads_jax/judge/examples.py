@@ -4,6 +4,9 @@ An example is a function of (ads, seed, split, number) alone. Its label is `GRID
 every five numbers, so that any ten examples in a row hold each label once for answers and once for traces. The task is
 one that can have the label: only BP has two core points and with them candidates of .5.
 
+A group holds candidates of one question, of all the labels that it can have. Two groups in five are of tasks that can
+have .5, which half of their candidates get; so any ten groups in a row hold each label equally often for both aspects.
+
 A share of the candidates stands inside an attack, which does not change the label. The attacks are those of
 `judge.attacks` and `judge.injections`; two in five of their kinds (`HELD_OUT`) are never shown in training.
 """
@@ -107,12 +110,34 @@ class Examples:
         aspect: Aspect = "trace" if number // len(GRID) % 2 else "answer"
         ad = rng.choice(self.ads)
         task = rng.choice([t for t in TASKS if plans(ad.questions[t].rubric, label)])
+        return self._example(rng, ad, task, aspect, label)
+
+    def _example(self, rng: random.Random, ad: Ad, task: str, aspect: Aspect, label: float) -> JudgeExample:
         honest = self._candidate(rng, ad, task, aspect, label)
         text, name = honest.text, ""
         if rng.random() < self._share:
             text, name = self._around(rng, ad, task, text)
         asked = request(ad.example(task), text, aspect, ad.script.language)
         return JudgeExample(asked, label, ad, task, honest, name)
+
+    def group(self, number: int, place: int, size: int, attempt: int = 0) -> JudgeExample:
+        """A candidate of a group.
+
+        Args:
+          number: which group; it decides ad, task and aspect.
+          place: which of its candidates.
+          size: of the group, a multiple of 8.
+          attempt: another draw of the candidate with the same label.
+        """
+        shared = random.Random(f"group {self._seed}/{self._split}/{number}")
+        ad = shared.choice(self.ads)
+        half = number % len(GRID) < 2
+        task = shared.choice([t for t in TASKS if bool(plans(ad.questions[t].rubric, 0.5)) == half])
+        others = [value for value in GRID if value != 0.5]
+        labels = [0.5] * (size // 2) + others * (size // 8) if half else others * (size // 4)
+        rng = random.Random(f"group {self._seed}/{self._split}/{number}/{place}/{attempt}")
+        aspect: Aspect = "trace" if number // len(GRID) % 2 else "answer"
+        return self._example(rng, ad, task, aspect, labels[place])
 
     def other(self, example: JudgeExample) -> Ad:
         """An ad under whose reference a candidate with the values of the example's script scores 0.

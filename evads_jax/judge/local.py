@@ -6,11 +6,15 @@ closed by the end-of-turn token, is a continuation of that prompt; the five log-
 so that nothing in a candidate can make this judge write anything else than a score. Nor can a candidate be too long to
 be judged: a missing verdict counts like the average of its group, and would be worth having for a bad answer.
 
+A prompt is what a candidate is compared with, the same for all candidates of a question, and then the candidate. Each
+part has room of its own and is tokenised by itself, so that what is shown of the one does not depend on the other.
+
 A trained judge is a folder: `judge.json` (the model's sizes, bucket, prompts, measured agreement), `params.safetensors`
 and the tokenizer.
 """
 
 import dataclasses
+import functools
 import json
 import re
 from collections.abc import Sequence
@@ -36,8 +40,31 @@ from evads_jax.models.qwen_vl.inputs import Prompt, PromptBuilder, collate_promp
 DESCRIPTION, PARAMS = "judge.json", "params.safetensors"
 _LONGEST_VALUE = 8  # tokens of «0.25» and its end in any tokenizer
 _FIRST_STEP = 512  # characters; of the search for how much of a candidate fits
+_SHARED_KEPT = 256  # questions whose fitted text is kept for their next candidate
 _Tree = dict[str, Any]
 _forward = jax.jit(score, static_argnums=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptParts:
+    """A prompt in the parts that are fitted into the bucket.
+
+    Attributes:
+      head: up to the event lines; without any, all that stands before the candidate.
+      events: the event lines.
+      rest: what follows them before the candidate.
+      candidate: the candidate between its marks, and the instructions.
+    """
+
+    head: str
+    events: tuple[str, ...]
+    rest: str
+    candidate: str
+
+    @property
+    def text(self) -> str:
+        """The whole prompt."""
+        return f"{self.head}{''.join(self.events)}{self.rest}{self.candidate}"
 
 
 class LocalJudge:
@@ -48,8 +75,10 @@ class LocalJudge:
       model: their sizes.
       tokenizer: the model's tokenizer.
       prompts: version and language of the prompts.
-      prompt_tokens: the bucket; a longer prompt loses event lines, one that is too long without any the end of its
-        candidate, and where there is no room for a candidate the verdict is missing.
+      prompt_tokens: the bucket of a whole prompt.
+      candidate_tokens: how many of them the candidate has, with its marks and the instructions behind it. It is shown
+        up to where it fits. The rest of the prompt loses event lines; where it is too long without any, the verdict is
+        missing.
       batch: prompts per forward pass; one shape, so that it compiles once.
     """
 
@@ -62,11 +91,15 @@ class LocalJudge:
         tokenizer: Tokenizer,
         prompts: Prompts,
         prompt_tokens: int,
+        candidate_tokens: int,
         batch: int = 16,
     ):
         self._params, self._model, self._tokenizer, self._prompts = params, model, tokenizer, prompts
         self._bucket, self._batch, self._builder = prompt_tokens, batch, PromptBuilder(tokenizer, model)
-        self._budget = prompt_tokens - chat.overhead(tokenizer, [], self._builder.layout)
+        self._room = candidate_tokens
+        self._shared_room = prompt_tokens - candidate_tokens - chat.overhead(tokenizer, [], self._builder.layout)
+        self._count = chat.counter(tokenizer)
+        self._shared = functools.lru_cache(_SHARED_KEPT)(self._fit)
         self._values = [(ids, 0) for ids in map(self.encode_value, GRID)]
         self._suffixes = collate_suffixes([self._values] * batch, len(GRID), _LONGEST_VALUE)
 
@@ -90,33 +123,45 @@ class LocalJudge:
                 results[i] = Verdict(GRID[int(row.argmax())], shares)
         return [result if result is not None else Missing("not judged") for result in results]
 
-    def prompt(self, request: JudgeRequest, least: int = 1) -> Prompt:
+    def prompt(self, request: JudgeRequest, least: int = 1, *, split: bool = False) -> Prompt:
         """The request as the model gets it, fitted into the bucket.
 
-        Where it does not fit without events either, the candidate is shown up to where it does, and the model is told
-        how many characters are left out.
+        Where the candidate does not fit it is shown up to where it does, and the model is told how many characters are
+        left out.
 
         Args:
           request: what is asked.
           least: characters of the candidate that must be shown.
+          split: whether the candidate and what follows it is `Prompt.suffix`.
 
         Raises:
-          UserError: not even so many fit.
+          UserError: not even so many fit, or what it is compared with does not.
         """
-        try:
-            fitted = self._fit(request, LONGEST_CANDIDATE)
-        except UserError:
-            fitted, shown, step = self._fit(request, least), least, _FIRST_STEP
+        parts, longest = self._parts(request, LONGEST_CANDIDATE), least
+        if not self._fits(parts):
+            parts, step = self._parts(request, least), _FIRST_STEP
+            if not self._fits(parts):
+                what = f"a candidate needs {self._count(parts.candidate)} tokens, {self._room} are there"
+                raise UserError(what, "", "raise data.candidate_tokens")
             while step:
-                try:
-                    fitted, shown = self._fit(request, shown + step), shown + step
-                except UserError:
+                more = self._parts(request, longest + step)
+                if self._fits(more):
+                    parts, longest = more, longest + step
+                else:
                     step //= 2
-        return self._builder.build(fitted, [], split=False)
+        shared = self._shared(parts.head, parts.events, parts.rest)
+        return self._builder.build(PromptText(shared, (), "", parts.candidate, ""), [], split=split)
 
-    def _fit(self, request: JudgeRequest, longest: int) -> PromptText:
-        text = prompt_text(request, self._prompts, longest)
-        return fit(text, self._budget, chat.counter(self._tokenizer))[0]
+    def _parts(self, request: JudgeRequest, longest: int) -> PromptParts:
+        return prompt_parts(request, self._prompts, longest)
+
+    def _fits(self, parts: PromptParts) -> bool:
+        return self._count(parts.candidate) <= self._room
+
+    def _fit(self, head: str, events: tuple[str, ...], rest: str) -> str:
+        """What stands before a candidate, without the event lines for which there is no room."""
+        fitted, _ = fit(PromptText(head, events, "", rest, ""), self._shared_room, self._count)
+        return fitted.text
 
     def probabilities(self, prompts: Sequence[Prompt]) -> Float[np.ndarray, "n 5"]:
         """The probability of each grid value, among the five, for up to `batch` prompts."""
@@ -128,13 +173,19 @@ class LocalJudge:
         weights = np.exp(total - total.max(axis=-1, keepdims=True))
         return (weights / weights.sum(axis=-1, keepdims=True))[: len(prompts)]
 
+    @property
+    def rooms(self) -> tuple[int, int]:
+        """Buckets T and S of a prompt split at its candidate: of what is shared, and of the rest with a grid value."""
+        overhead = self._bucket - self._room - self._shared_room
+        return self._shared_room + overhead, self._room + overhead + _LONGEST_VALUE
+
     def encode_value(self, value: float) -> list[int]:
         """The continuation that stands for a grid value."""
         return chat.encode_completion(self._tokenizer, f"{value:g}")
 
 
-def prompt_text(request: JudgeRequest, prompts: Prompts, longest: int = LONGEST_CANDIDATE) -> PromptText:
-    """The judge's prompt in the parts that `data.prompts.fit` works on; nothing in it is trusted.
+def prompt_parts(request: JudgeRequest, prompts: Prompts, longest: int = LONGEST_CANDIDATE) -> PromptParts:
+    """The judge's prompt in parts; nothing in it is trusted.
 
     Args:
       request: what is asked.
@@ -142,14 +193,14 @@ def prompt_text(request: JudgeRequest, prompts: Prompts, longest: int = LONGEST_
       longest: characters of the candidate that are shown.
     """
     rendered = render_likelihood(request, prompts, longest)
+    candidate = rendered.user.removeprefix(rendered.shared)
     opening = f"[BEGIN events {rendered.nonce}]\n"
-    before, found, rest = rendered.user.partition(opening)
+    before, found, after = rendered.shared.partition(opening)
     if not found:
-        return PromptText(f"{rendered.system}\n\n{rendered.user}", (), "", "", "")
-    lines, closing, after = rest.partition(f"\n[END events {rendered.nonce}]")
+        return PromptParts(f"{rendered.system}\n\n{rendered.shared}", (), "", candidate)
+    lines, closing, rest = after.partition(f"\n[END events {rendered.nonce}]")
     events = tuple(f"{line}\n" for line in lines.split("\n"))
-    head = f"{rendered.system}\n\n{before}{opening}"
-    return PromptText(head, events, "", closing.lstrip("\n") + after, "")
+    return PromptParts(f"{rendered.system}\n\n{before}{opening}", events, closing.lstrip("\n") + rest, candidate)
 
 
 def constants(prompts: Prompts) -> tuple[str, ...]:
@@ -173,7 +224,7 @@ def save(
       model: their sizes.
       tokenizer: the tokenizer.
       tokenizer_kind: as `load_tokenizer` takes it.
-      **about: kept in `judge.json`: prompts, language, prompt_tokens, and what was measured.
+      **about: kept in `judge.json`: prompts, language, the two rooms, and what was measured.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -198,13 +249,14 @@ def load(folder: str | Path, language: str, batch: int = 16) -> LocalJudge:
         vision: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in sizes.pop("vision").items()}
         model = QwenVLConfig(**{**sizes, "vision": VisionConfig(**vision)})
         params = _unflatten(safetensors.numpy.load_file(folder / PARAMS))
-        prompts, bucket = load_prompts(about["prompts"], about["language"]), int(about["prompt_tokens"])
+        prompts = load_prompts(about["prompts"], about["language"])
+        room = int(about["prompt_tokens"]), int(about["candidate_tokens"])
     except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
         raise UserError(f"no trained judge ({type(error).__name__}: {error})", str(folder), "set judge.path") from error
     if prompts.language != language:
         raise UserError(f"this judge reads {prompts.language!r}, the run is in {language!r}", str(folder))
     tokenizer = load_tokenizer(about["tokenizer"], folder)
-    return LocalJudge(jax.device_put(params), model, tokenizer, prompts, bucket, batch)
+    return LocalJudge(jax.device_put(params), model, tokenizer, prompts, *room, batch)
 
 
 def _flatten(tree: _Tree, prefix: str = "") -> dict[str, np.ndarray]:

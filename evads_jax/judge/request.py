@@ -1,9 +1,11 @@
 """Judge requests as the messages a language model gets: one text, the same for an endpoint and for a local model.
 
 Everything from outside (events, question, references, candidates) is put between two marks that carry the request's
-nonce, so that no text can close its own fence: the nonce is a digest of all texts of the request, and is drawn again
-should it occur in one of them. Inside, characters that steer a model or its tokenizer are made visible or taken out,
-see `defuse`. Templates are filled in one pass; what was filled in is never read as a template.
+nonce, so that no text can close its own fence: the nonce is a digest of what candidates are compared with, and is drawn
+again should it occur in any text of the request, a candidate included. So the requests about the candidates of one
+question begin with the same text, whoever wrote these: a model reads it once for all of them. Inside, characters that
+steer a model or its tokenizer are made visible or taken out, see `defuse`. Templates are filled in one pass; what was
+filled in is never read as a template.
 """
 
 import dataclasses
@@ -52,11 +54,13 @@ class Rendered:
       system: the system message.
       user: the user message.
       nonce: the mark in its fences.
+      shared: the beginning of `user` up to the first candidate.
     """
 
     system: str
     user: str
     nonce: str
+    shared: str
 
     @property
     def messages(self) -> list[dict[str, str]]:
@@ -144,22 +148,22 @@ def _render(
     texts, first = prompts.texts, requests[0]
     events = "\n".join(grammar.format_line(event) for event in first.events)
     outside = {"events": events, "question": first.question, "clues": first.clues, "reference": first.reference}
-    inside = {name: defuse(text).strip() for name, text in outside.items()}
+    known = {name: defuse(text).strip() for name, text in outside.items()}
+    candidates: dict[str, str] = {}
     shortened: dict[str, str] = {}
     for request in requests:
         name: str = request.aspect if len(requests) > 1 else "candidate"
         text = defuse(request.candidate).strip()
-        inside[name] = text[:longest]
+        candidates[name] = text[:longest]
         if len(text) > longest:
             shortened[name] = "\n" + fill(texts["shortened"], count=str(len(text) - longest))
-    nonce = make_nonce(list(inside.values()))
+    nonce = make_nonce(list(known.values()), list(candidates.values()))
+    inside = known | candidates
     values = {n: fenced(n, t, nonce, texts["none"]) + shortened.get(n, "") for n, t in inside.items()}
-    parts = [
-        fill(texts["evidence"], **values),
-        fill(texts[task], **values),
-        fill(texts[ending], complaint=complaint),
-    ]
-    return Rendered(fill(texts["system"], nonce=nonce), "\n\n".join(parts), nonce)
+    evidence = fill(texts["evidence"], **values)
+    parts = [evidence, fill(texts[task], **values), fill(texts[ending], complaint=complaint)]
+    shared = f"{evidence}\n\n{_SLOT.split(texts[task], maxsplit=1)[0]}"
+    return Rendered(fill(texts["system"], nonce=nonce), "\n\n".join(parts), nonce, shared)
 
 
 def fenced(name: str, text: str, nonce: str, none: str) -> str:
@@ -167,11 +171,14 @@ def fenced(name: str, text: str, nonce: str, none: str) -> str:
     return f"[BEGIN {name} {nonce}]\n{text}\n[END {name} {nonce}]" if text else none
 
 
-def make_nonce(texts: Sequence[str]) -> str:
-    """A mark that stands in none of the texts; the same texts get the same one."""
+def make_nonce(texts: Sequence[str], candidates: Sequence[str] = ()) -> str:
+    """A mark that stands in none of the texts and candidates.
+
+    The same texts get the same one, whatever the candidates, unless it stands in one of these.
+    """
     material = "\0".join(texts).encode("utf-8", "surrogatepass")
     for attempt in range(1 << 10):
         nonce = hashlib.sha256(material + bytes([attempt % 256, attempt // 256])).hexdigest()[:16]
-        if not any(nonce in text.casefold() for text in texts):
+        if not any(nonce in text.casefold() for text in (*texts, *candidates)):
             return nonce
-    raise AssertionError("a text holds a thousand digests of itself")
+    raise AssertionError("a text holds a thousand digests of what stands before it")

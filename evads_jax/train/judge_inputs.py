@@ -1,8 +1,8 @@
-"""What a judge learns from: its tokenizer, and batches of prompts exactly as `LocalJudge` builds them."""
+"""What a judge learns from: its tokenizer, and batches of prompts as `LocalJudge` builds them."""
 
-import dataclasses
+import functools
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,19 +33,25 @@ _CORPUS = 2_000  # honest examples that the tokenizer is trained on
 _CORPUS_ATTACKED = 5  # of them also in every attack that training shows …
 _LONGEST_TEXT = 400  # … up to so many characters
 Item = tuple[Prompt, float]
+Draw = Callable[[int], JudgeExample]
 
 
 class JudgeBatches:
-    """Endless batches of new examples, a function of the step alone.
+    """Endless batches of groups: candidates of one question each, a function of the step alone.
+
+    What a group's candidates are compared with is its prompt, run once; its suffixes are the candidates with what
+    follows them and the label's value. All of it stands exactly as `LocalJudge` builds it.
 
     Args:
       examples: the training examples.
       judge: builds the prompts.
       model: the model's sizes.
-      batch: examples a batch.
-      T: the prompts' bucket.
-      text: tokens at the end of each prompt that are scored beside the value; a prompt of fewer keeps its first one.
-      first: the step whose examples come first.
+      groups: groups a batch.
+      size: candidates a group.
+      T: the bucket of what a group shares.
+      S: the bucket of a suffix.
+      reading: whether the candidates' tokens are scored beside the value's.
+      first: the step whose groups come first.
     """
 
     def __init__(
@@ -53,31 +59,48 @@ class JudgeBatches:
         examples: Examples,
         judge: LocalJudge,
         model: QwenVLConfig,
-        batch: int,
+        groups: int,
+        size: int,
         T: int,
-        text: int = 0,
+        S: int,
+        *,
+        reading: bool = False,
         first: int = 0,
     ):
-        self._examples, self._judge, self._model, self._batch = examples, judge, model, batch
-        self._T, self._text, self._first = T, text, first
+        self._examples, self._judge, self._model, self._groups, self._size = examples, judge, model, groups, size
+        self._T, self._S, self._reading, self._first = T, S, reading, first
         self._values = {value: judge.encode_value(value) for value in GRID}
         self._step = 0
 
     def __next__(self) -> SFTBatch:
         """The next batch."""
-        first = (self._first + self._step) * self._batch
+        first = (self._first + self._step) * self._groups
         self._step += 1
-        return self.collate([fitting(self._examples, self._judge, first + i)[0] for i in range(self._batch)])
+        return self.collate([self.group(first + i) for i in range(self._groups)])
 
-    def collate(self, items: Sequence[Item]) -> SFTBatch:
-        """Prompts and labels as a batch; the last `text` tokens and the value's are the scored suffix."""
-        cut = [_cut(prompt, self._text) for prompt, _ in items]
-        suffixes = [[([*rest, *self._values[label]], 0)] for (_, rest), (_, label) in zip(cut, items, strict=True)]
+    def group(self, number: int) -> list[Item]:
+        """A group's candidates, split from the prompt that they share, with their labels."""
+        items: list[Item] = []
+        for place in range(self._size):
+            draw = functools.partial(self._examples.group, number, place, self._size)
+            # A candidate that spells its prompt's nonce has another prompt: it does not fit the group.
+            shared = items[0][0].tokens if items else None
+            items.append(fitting(draw, self._judge, split=True, shared=shared)[0])
+        return items
+
+    def collate(self, groups: Sequence[Sequence[Item]]) -> SFTBatch:
+        """Groups as a batch; scored is each label's value, and with `reading` all that a group does not share."""
         prompts = collate_prompts(
-            [p for p, _ in cut], self._T - self._text, 1, self._model.vision.merge**2, self._model
+            [group[0][0] for group in groups], self._T, 1, self._model.vision.merge**2, self._model
         )
-        S = self._text + max(map(len, self._values.values()))
-        return SFTBatch(prompts, collate_suffixes(suffixes, 1, S))
+        suffixes = [
+            [
+                ([*prompt.suffix, *self._values[label]], 0 if self._reading else len(prompt.suffix))
+                for prompt, label in group
+            ]
+            for group in groups
+        ]
+        return SFTBatch(prompts, collate_suffixes(suffixes, self._size, self._S))
 
     def get_state(self) -> dict[str, int]:
         """The place: batches given so far."""
@@ -88,34 +111,34 @@ class JudgeBatches:
         self._step = state["step"]
 
 
-def _cut(prompt: Prompt, count: int) -> tuple[Prompt, list[int]]:
-    """A prompt without its last tokens, and these; both together are the prompt."""
-    at = max(len(prompt.tokens) - count, 1)
-    kept = dataclasses.replace(
-        prompt,
-        tokens=prompt.tokens[:at],
-        positions=prompt.positions[:at],
-        next_position=int(prompt.positions[at - 1, 0]) + 1,
-    )
-    return kept, prompt.tokens[at:].tolist()
-
-
-def fitting(examples: Examples, judge: LocalJudge, number: int) -> tuple[Item, int]:
+def fitting(
+    draw: Draw, judge: LocalJudge, *, split: bool = False, shared: np.ndarray | None = None
+) -> tuple[Item, int]:
     """An example's prompt and label, drawn again until it fits the judge's bucket; and the number of the draw.
 
     What an attack puts behind the candidate may be shown in part; the candidate, which the label is about, may not.
 
+    Args:
+      draw: the number of an attempt → an example.
+      judge: builds the prompt.
+      split: as in `LocalJudge.prompt`.
+      shared: tokens that the prompt must begin with; None: any.
+
     Raises:
       UserError: none of the draws fits.
     """
+    told = "no draw begins as its group does"
     for attempt in range(_DRAWS):
-        example: JudgeExample = examples(number, attempt)
+        example = draw(attempt)
         honest, candidate = example.honest.text, example.request.candidate
         try:
-            return (judge.prompt(example.request, candidate.find(honest) + len(honest)), example.label), attempt
+            prompt = judge.prompt(example.request, candidate.find(honest) + len(honest), split=split)
         except UserError as error:
             told = error.what
-    raise UserError(f"no example fits: {told}", "config.data.prompt_tokens", "raise it")
+            continue
+        if shared is None or np.array_equal(prompt.tokens, shared):
+            return (prompt, example.label), attempt
+    raise UserError(f"no example fits: {told}", "config.data", "raise prompt_tokens or candidate_tokens")
 
 
 def survey(examples: Examples, judge: LocalJudge, count: int) -> dict[str, float]:
@@ -127,7 +150,7 @@ def survey(examples: Examples, judge: LocalJudge, count: int) -> dict[str, float
     Raises:
       UserError: an example does not fit, however often it is drawn.
     """
-    found = [fitting(examples, judge, number) for number in range(count)]
+    found = [fitting(functools.partial(examples, number), judge) for number in range(count)]
     lengths = [len(prompt.tokens) for (prompt, _), _ in found]
     return {
         "mean_prompt": float(np.mean(lengths)),

@@ -1,12 +1,12 @@
 """The job `train_judge`: drawn ads → a small model trained as a judge → measured on other ads → its folder.
 
-No frames are drawn: a judge reads question, events, references and candidate. A step sees each grid value equally
-often. Two stages learn from prompts exactly as `LocalJudge` builds them, by the same loss, the mean negative
+No frames are drawn: a judge reads question, events, references and candidate. A step sees groups: a question, what its
+candidates are compared with, and candidates of every quality, each the continuation of that one prompt; each grid value
+comes equally often. Two stages learn from prompts as `LocalJudge` builds them, by the same loss, the mean negative
 log-probability of what is scored:
 
-- `reading`: the last tokens of the prompt (reference and candidate among them) and the value's. One grid value says
-  little of a whole prompt; predicting its text teaches a model that starts from nothing which words belong together and
-  how to find again what stood before.
+- `reading`: the candidate's tokens, the instructions' and the value's. One grid value says little of a whole prompt;
+  predicting a candidate teaches a model that starts from nothing to find again what the reference says.
 - `judge`: the value's tokens alone; what is kept is the best by validation.
 
     W/tokenizer             trained on the texts of the training examples
@@ -80,7 +80,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
         lexical = {"lexical": LexicalJudge(config.run.language)}
         count, counts = config.eval.examples, (config.eval.attacked, config.eval.bootstrap)
         measured = measure(judge, lexical, held, count, *counts, seed, opened.say)
-        about = {"prompts": prompts.version, "language": prompts.language, "prompt_tokens": config.data.prompt_tokens}
+        about = {"prompts": prompts.version, "language": prompts.language}
+        about |= {room: config.data[room] for room in ("prompt_tokens", "candidate_tokens")}
         about |= {"step": result.best_step, "seed": seed, "config_hash": files.config_hash(config.to_dict())}
         local.save(
             folder, result.params, made.model, made.tokenizer, TOKENIZER, **about, protocol=asked, measured=measured
@@ -108,12 +109,14 @@ def check(config: ConfigDict) -> Prompts:
     """
     if config.run.language not in LANGUAGES:
         raise UserError(f"unknown language {config.run.language!r}", "run.language", "one of " + ", ".join(LANGUAGES))
-    if config.train.batch < 1 or config.train.batch % (2 * len(GRID)):
-        what = f"a batch of {config.train.batch} cannot hold every grid value equally often for answers and for traces"
-        raise UserError(what, "config.train.batch", f"take a multiple of {2 * len(GRID)}")
-    if not 0 <= config.train.reading_tokens < config.data.prompt_tokens:
-        what = f"{config.train.reading_tokens} tokens of a prompt of {config.data.prompt_tokens}"
-        raise UserError(what, "config.train.reading_tokens", "take fewer than data.prompt_tokens")
+    if config.train.groups < 1:
+        raise UserError(f"{config.train.groups} groups a batch", "config.train.groups", "take at least one")
+    if config.train.candidates < 8 or config.train.candidates % 8:
+        what = f"a group of {config.train.candidates} cannot hold its question's grid values equally often"
+        raise UserError(what, "config.train.candidates", "take a multiple of 8")
+    if not 0 < config.data.candidate_tokens < config.data.prompt_tokens:
+        what = f"{config.data.candidate_tokens} tokens for the candidate of a prompt of {config.data.prompt_tokens}"
+        raise UserError(what, "config.data.candidate_tokens", "take fewer than data.prompt_tokens")
     if not 0 <= config.data.attack_share < 1:
         raise UserError(f"a share of {config.data.attack_share}", "config.data.attack_share", "from 0 to below 1")
     for name, least in (("examples", 2 * len(GRID)), ("attacked", 1)):
@@ -163,7 +166,9 @@ class JudgeRun:
 
     def judge(self, params: Tree, batch: int) -> LocalJudge:
         """The judge that some parameters make."""
-        return LocalJudge(params, self.model, self.tokenizer, self.prompts, self.config.data.prompt_tokens, batch)
+        data = self.config.data
+        rooms = data.prompt_tokens, data.candidate_tokens
+        return LocalJudge(params, self.model, self.tokenizer, self.prompts, *rooms, batch)
 
     def train(self, opened: Opened) -> Result:
         """The stages `reading` and `judge`; the result of the second."""
@@ -176,18 +181,20 @@ class JudgeRun:
             opened.say(", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in found.items()))
         if section.reading_steps:
             stage = Stage.of(config, READING, max_steps=section.reading_steps, validate_every=0, patience=0)
-            params = self._fit(opened, stage, params, section.reading_tokens, 0, about).params
+            params = self._fit(opened, stage, params, True, 0, about).params
         every, patience = section.validate_every, section.patience
         stage = Stage.of(config, STAGE, max_steps=section.max_steps, validate_every=every, patience=patience)
         # It goes on where `reading` has ended, so that no example comes twice.
-        return self._fit(opened, stage, params, 0, section.reading_steps, about)
+        return self._fit(opened, stage, params, False, section.reading_steps, about)
 
     def _fit(
-        self, opened: Opened, stage: Stage, params: Tree, text: int, first: int, about: Mapping[str, Any]
+        self, opened: Opened, stage: Stage, params: Tree, reading: bool, first: int, about: Mapping[str, Any]
     ) -> Result:
-        section, model, T = self.config.train, self.model, self.config.data.prompt_tokens
-        judge = self.judge(params, section.batch)
-        batches = JudgeBatches(self.examples["train"], judge, model, section.batch, T, text, first)
+        section, model, judge = self.config.train, self.model, self.judge(params, 1)
+        batches = JudgeBatches(
+            self.examples["train"], judge, model, section.groups, section.candidates, *judge.rooms,
+            reading=reading, first=first,
+        )  # fmt: skip
         matrices = optimizer.matrices(qwen_vl.abstract(model), qwen_vl.axes(model), qwen_vl.fan_in(model))
         assert stage.max_steps is not None
         made = optimizer.make(section, qwen_vl.decay_mask(model), stage.max_steps, matrices)
@@ -211,7 +218,8 @@ class JudgeRun:
     @functools.cached_property
     def _validation(self) -> list[Item]:
         judge = self.judge({}, self.config.eval.batch)
-        return [fitting(self.examples["validation"], judge, i)[0] for i in range(self.config.train.validation_examples)]
+        examples = self.examples["validation"]
+        return [fitting(functools.partial(examples, i), judge)[0] for i in range(self.config.train.validation_examples)]
 
 
 class JudgeLearner(SFTLearner):

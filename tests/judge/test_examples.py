@@ -31,6 +31,24 @@ def test_any_ten_examples_hold_each_label_once_for_each_aspect(training):
     assert set(tasks) == set(TASKS)
 
 
+def test_any_ten_groups_hold_each_label_equally_often_for_each_aspect(ads):
+    examples = Examples(ads, "train", 0, attack_share=0.5)
+    groups = [[examples.group(number, place, 8) for place in range(8)] for number in range(30)]
+    for start in range(20):
+        held = collections.Counter((e.label, e.request.aspect) for group in groups[start : start + 10] for e in group)
+        assert held == {(value, aspect): 8 for value in GRID for aspect in ("answer", "trace")}
+    for group in groups:
+        compared = {(e.request.question, e.request.reference, e.request.clues, e.request.video) for e in group}
+        assert len(compared) == 1
+        assert len({e.request.candidate for e in group}) > 4
+        assert all(e.label == e.honest.label for e in group)
+    assert {group[0].task for group in groups} == set(TASKS)
+    assert any(e.attack for group in groups for e in group)
+    assert examples.group(3, 1, 8) == groups[3][1] == Examples(ads, "train", 0, attack_share=0.5).group(3, 1, 8)
+    again = examples.group(3, 1, 8, attempt=1)
+    assert (again.label, again.request.question) == (groups[3][1].label, groups[3][1].request.question)
+
+
 def test_an_example_depends_on_seed_split_and_number_alone(ads, training):
     again = Examples(ads, "train", 0, attack_share=0.5)
     assert [again(number) for number in (77, 3)] == [training[77], training[3]]

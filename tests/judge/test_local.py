@@ -12,7 +12,7 @@ from evads_jax.data.records import Event
 from evads_jax.data.tokenizer import load_tokenizer, train_sentencepiece
 from evads_jax.errors import UserError
 from evads_jax.judge import local
-from evads_jax.judge.local import LocalJudge, constants, prompt_text
+from evads_jax.judge.local import LocalJudge, constants, prompt_parts
 from evads_jax.judge.request import load_prompts, render_likelihood
 from evads_jax.judge.verdict import GRID, Missing
 from evads_jax.models.qwen_vl import QwenVLConfig, VisionConfig, init
@@ -25,7 +25,7 @@ PROMPTS = load_prompts("v1", "en")
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokenizer")
-    texts = [prompt_text(request(candidate), PROMPTS).text for candidate in ("a red kettle", "a teapot", "blue")]
+    texts = [prompt_parts(request(candidate), PROMPTS).text for candidate in ("a red kettle", "a teapot", "blue")]
     train_sentencepiece([*texts, "0 0.25 0.5 0.75 1"], 600, folder, constants(PROMPTS))
     tokenizer = load_tokenizer("sentencepiece", folder)
     vision = VisionConfig(width=16, layers=1, heads=2, mlp_width=16, patch=4, position_grid=4)
@@ -35,7 +35,7 @@ def parts(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def judge(parts):
-    return LocalJudge(*parts, PROMPTS, prompt_tokens=512, batch=4)
+    return LocalJudge(*parts, PROMPTS, prompt_tokens=512, candidate_tokens=128, batch=4)
 
 
 def test_the_verdict_is_the_most_probable_of_the_five_values(judge):
@@ -65,10 +65,31 @@ def test_probabilities_are_those_of_the_values_tokens(judge, parts):
 def test_the_prompt_is_the_endpoints_up_to_its_last_lines(judge):
     asked = dataclasses.replace(request("a kettle"), events=(Event(0, 1, ("SALE",), "now"), Event(2, 2, ("x",))))
     rendered = render_likelihood(asked, PROMPTS)
-    parts = prompt_text(asked, PROMPTS)
+    parts = prompt_parts(asked, PROMPTS)
     assert parts.text == f"{rendered.system}\n\n{rendered.user}"
     assert parts.events == ('Time 0-1s: OCR Text: [SALE] ; ASR Text: "now"\n', "Time 2s: OCR Text: [x]\n")
-    assert parts.tail == parts.closing == ""  # what the data spells gives no special token
+    assert parts.candidate.startswith(f"[BEGIN candidate {rendered.nonce}]\na kettle\n")
+
+
+def test_what_stands_before_a_candidate_is_the_same_tokens_for_every_candidate_of_a_question(judge):
+    events = tuple(Event(i, i, ("overlay " * 20,)) for i in range(60))  # more than there is room for
+    asked = [dataclasses.replace(request(text), events=events) for text in ("a kettle", "red " * 20, LONG[0], "\u200b")]
+    split = [judge.prompt(r, split=True) for r in asked]
+    for one, whole in zip(split, map(judge.prompt, asked), strict=True):
+        assert np.array_equal(one.tokens, split[0].tokens)
+        assert [*one.tokens, *one.suffix] == list(whole.tokens)
+        T, S = judge.rooms
+        assert len(one.tokens) <= T
+        assert len(one.suffix) + max(len(judge.encode_value(value)) for value in GRID) <= S
+    assert len(split[0].tokens) > judge.rooms[0] - 60
+
+
+def test_nothing_that_the_data_spells_gives_a_special_token(judge, parts):
+    special = "<|im_end|><think>"
+    asked = dataclasses.replace(request(f"a kettle {special}"), question=special, clues=special, reference=special)
+    plain = judge.prompt(request("a kettle")).tokens.tolist()
+    ids = parts[2].ids
+    assert judge.prompt(asked).tokens.tolist().count(ids.im_end) == plain.count(ids.im_end) == 1
 
 
 def test_a_long_prompt_loses_events_first_and_is_missing_when_that_is_not_enough(judge):
@@ -94,7 +115,7 @@ def test_no_candidate_is_too_long_to_be_judged_and_the_judge_is_told_what_it_doe
         assert text[: len(text) - int(left_out)][:200] in shown
         assert 0 < int(left_out) < len(text)
         assert len(prompt.tokens) <= 512
-    assert len(judge.prompt(request(LONG[0])).tokens) > 480  # it fills the room
+    assert len(judge.prompt(request(LONG[0]), split=True).suffix) > 120  # it fills the room
 
 
 def test_what_must_be_shown_whole_is_refused_where_it_does_not_fit(judge):
@@ -115,7 +136,16 @@ def test_the_constant_lines_of_the_prompt_are_one_token_each(judge):
 def test_a_saved_judge_gives_the_same_verdicts(judge, parts, tmp_path):
     params, model, tokenizer = parts
     local.save(
-        tmp_path, params, model, tokenizer, "sentencepiece", prompts="v1", language="en", prompt_tokens=512, kappa=0.5
+        tmp_path,
+        params,
+        model,
+        tokenizer,
+        "sentencepiece",
+        prompts="v1",
+        language="en",
+        prompt_tokens=512,
+        candidate_tokens=128,
+        kappa=0.5,
     )
     assert json.loads((tmp_path / "judge.json").read_text())["kappa"] == 0.5
     requests = [request("a red kettle"), request("a teapot")]

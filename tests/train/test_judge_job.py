@@ -1,5 +1,7 @@
 """The trained judge: its loss by the formula, its input, and the whole job with a tiny model."""
 
+import dataclasses
+import functools
 import json
 import runpy
 from pathlib import Path
@@ -14,6 +16,7 @@ from evads_jax.errors import UserError
 from evads_jax.events import read_events
 from evads_jax.judge import make_judge
 from evads_jax.judge.examples import Examples
+from evads_jax.judge.request import render_likelihood
 from evads_jax.judge.verdict import GRID, Verdict
 from evads_jax.models import qwen_vl
 from evads_jax.train import judge_job, optimizer
@@ -24,7 +27,7 @@ CONFIG = runpy.run_path(str(Path(__file__).parents[2] / "configs" / "judge.py"))
 TINY = {
     "model.width": 16, "model.layers": 2, "model.heads": 2, "model.kv_heads": 1, "model.head_width": 8,
     "model.mlp_width": 16, "model.mrope_sections": (2, 1, 1), "tokenizer.vocabulary": 1024,
-    "train.optimizer": "adamw", "train.warmup_steps": 1, "train.reading_tokens": 16, "eval.batch": 16,
+    "train.optimizer": "adamw", "train.warmup_steps": 1, "eval.batch": 16,
 }  # fmt: skip
 
 
@@ -48,9 +51,13 @@ def made(finished):
     return JudgeRun.make(config, finished, judge_job.check(config))
 
 
-def batches(made, text=0):
-    judge, T = made.judge({}, 10), made.config.data.prompt_tokens
-    return JudgeBatches(made.examples["train"], judge, made.model, 10, T, text)
+def batches(made, groups=2, **how):
+    judge = made.judge({}, 1)
+    return JudgeBatches(made.examples["train"], judge, made.model, groups, 8, *judge.rooms, **how)
+
+
+def example(made, number):
+    return functools.partial(made.examples["train"].group, number // 8, number % 8, 8)
 
 
 def naive_logprob(params, config, ids, position):
@@ -85,64 +92,82 @@ def naive_logprob(params, config, ids, position):
     return sum(logprob[at - 1, ids[at]] for at in range(position, n))
 
 
-@pytest.mark.parametrize("text", [0, 16])
-def test_the_loss_is_the_mean_over_the_scored_tokens_by_the_naive_formula(made, text):
+@pytest.mark.parametrize("reading", [False, True])
+def test_the_loss_is_the_mean_over_the_scored_tokens_of_whole_prompts_by_the_naive_formula(made, reading):
     model = made.model
     params = qwen_vl.init(model, jax.random.key(1))
     learner = JudgeLearner(
         params, model, optimizer.make(made.config.train, qwen_vl.decay_mask(model), 10), lambda p: {}
     )
-    batch = next(batches(made, text))
-    total, tokens = learner.sums(params, batch)
-    values, expected, count = {v: made.judge({}, 10).encode_value(v) for v in GRID}, 0.0, 0
-    for number in range(10):
-        (prompt, label), _ = fitting(made.examples["train"], made.judge({}, 10), number)
-        ids = [*prompt.tokens.tolist(), *values[label]]
-        expected -= naive_logprob(params, model, ids, len(prompt.tokens) - text)
-        count += text + len(values[label])
-    assert float(tokens) == count == 10 * (text + 2)
+    total, tokens = learner.sums(params, next(batches(made, reading=reading)))
+    judge, expected, count = made.judge({}, 1), 0.0, 0
+    for number in range(16):
+        draw = example(made, number)
+        (prompt, label), attempt = fitting(draw, judge)
+        ids = [*prompt.tokens.tolist(), *judge.encode_value(label)]
+        parts = judge.prompt(draw(attempt).request, split=True)
+        scored = len(judge.encode_value(label)) + (len(parts.suffix) if reading else 0)
+        expected -= naive_logprob(params, model, ids, len(ids) - scored)
+        count += scored
+    assert float(tokens) == count
     np.testing.assert_allclose(float(total), expected, rtol=1e-4)
 
 
 def test_a_batch_is_a_function_of_the_step_and_balanced(made):
-    one, other = batches(made), batches(made)
+    one, other = batches(made, groups=5), batches(made, groups=5)
     next(one)
     second = next(one)
     other.set_state({"step": 1})
     jax.tree.map(np.testing.assert_array_equal, next(other), second)
     assert other.get_state() == one.get_state() == {"step": 2}
-    values = [tuple(made.judge({}, 10).encode_value(v)) for v in GRID]
-    first_tokens = second.suffix.tokens[:, 0, : len(values[0])].tolist()
-    assert [values.index(tuple(t)) for t in first_tokens] == [0, 1, 2, 3, 4] * 2
+    values = [tuple(made.judge({}, 1).encode_value(v)) for v in GRID]
+    scored = second.suffix.tokens[second.suffix.mask].reshape(40, -1).tolist()
+    assert np.bincount([values.index(tuple(t)) for t in scored]).tolist() == [8] * 5
 
 
-def test_the_second_stage_has_examples_of_its_own(made):
-    judge, T = made.judge({}, 10), made.config.data.prompt_tokens
+def test_the_second_stage_has_groups_of_its_own(made):
     one = batches(made)
     next(one)
-    later = JudgeBatches(made.examples["train"], judge, made.model, 10, T, first=1)
-    jax.tree.map(np.testing.assert_array_equal, next(later), next(one))
+    jax.tree.map(np.testing.assert_array_equal, next(batches(made, first=1)), next(one))
+
+
+def test_a_candidate_that_spells_the_mark_of_its_group_is_drawn_again(made):
+    judge, draw = made.judge({}, 1), example(made, 3)
+    shared = judge.prompt(draw(0).request, split=True).tokens
+    nonce = render_likelihood(draw(0).request, made.prompts).nonce
+
+    def spelling(attempt):
+        drawn = draw(attempt)
+        candidate = f"{nonce} {drawn.request.candidate}"
+        return dataclasses.replace(drawn, request=dataclasses.replace(drawn.request, candidate=candidate))
+
+    assert (
+        fitting(lambda attempt: (spelling if attempt < 2 else draw)(attempt), judge, split=True, shared=shared)[1] >= 2
+    )
+    with pytest.raises(UserError, match="no draw begins as its group does"):
+        fitting(spelling, judge, split=True, shared=shared)
 
 
 def test_a_grid_value_is_one_token_and_the_end(made):
-    judge = made.judge({}, 10)
+    judge = made.judge({}, 1)
     assert len({judge.encode_value(value)[0] for value in GRID}) == len(GRID)
     assert all(len(judge.encode_value(value)) == 2 for value in GRID)
 
 
 def test_what_does_not_fit_is_drawn_again_with_the_same_label_and_a_small_bucket_is_one_line(made):
     ads = made.examples["train"].ads
-    pushy, judge = Examples(ads, "train", 0, 0.9), made.judge({}, 10)
-    found = [fitting(pushy, judge, number) for number in range(60)]
+    pushy, judge = Examples(ads, "train", 0, 0.9), made.judge({}, 1)
+    found = [fitting(functools.partial(pushy, number), judge) for number in range(60)]
     assert any(attempt for _, attempt in found)
     assert [label for (_, label), _ in found] == [GRID[number % 5] for number in range(60)]
     drawn = [pushy(number, attempt) for number, (_, attempt) in enumerate(found)]
     shown = [made.tokenizer.decode(prompt.tokens.tolist()) for (prompt, _), _ in found]
     assert all(e.honest.text in text for e, text in zip(drawn, shown, strict=True) if e.attack)
     assert any("more characters were left out" in text for text in shown)  # of the attack, not of the candidate
-    small = JudgeRun.make(tiny(**{"data.prompt_tokens": 64}), made.workdir, made.prompts)
-    with pytest.raises(UserError, match=r"no example fits.*config\.data\.prompt_tokens.*raise it"):
-        survey(small.examples["train"], small.judge({}, 10), 2)
+    for room, tokens in (("prompt_tokens", 100), ("candidate_tokens", 20)):
+        small = JudgeRun.make(tiny(**{f"data.{room}": tokens}), made.workdir, made.prompts)
+        with pytest.raises(UserError, match=r"no example fits.*config\.data.*raise prompt_tokens or candidate_tokens"):
+            survey(small.examples["train"], small.judge({}, 1), 2)
 
 
 def test_the_folder_is_a_judge(finished):
@@ -189,10 +214,11 @@ def test_a_second_call_trains_and_measures_nothing_again_unless_asked_otherwise(
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"train.batch": 25}, "a batch of 25.*multiple of 10"),
+        ({"train.groups": 0}, r"0 groups.*config\.train\.groups"),
+        ({"train.candidates": 12}, "a group of 12.*multiple of 8"),
         ({"data.ads_test": 1}, r"1 ads.*config\.data\.ads_test"),
         ({"data.attack_share": 1.0}, r"config\.data\.attack_share"),
-        ({"train.reading_tokens": 288}, r"config\.train\.reading_tokens"),
+        ({"data.candidate_tokens": 336}, r"config\.data\.candidate_tokens.*data\.prompt_tokens"),
         ({"eval.attacked": 21}, r"21 examples to attack of 20"),
         ({"eval.examples": 4}, r"config\.eval\.examples"),
         ({"data.prompts": "v0"}, "no judge prompts 'v0'"),
