@@ -99,6 +99,10 @@ def _check_rollout(rl: ConfigDict) -> None:
     if not all(a < b for a, b in itertools.pairwise(places)):
         what = f"suffix_buckets must rise, and stay below max_new_tokens {rl.max_new_tokens}, got {rl.suffix_buckets}"
         raise UserError(what, "config.rl.suffix_buckets", "e.g. a quarter and a half of it")
+    samples = rl.batch_prompts * rl.group
+    if not all(a > b for a, b in itertools.pairwise((samples, *(rl.compact or ()), 0))):
+        what = f"compact must fall, and stay between the {samples} samples of a rollout and 0, got {rl.compact}"
+        raise UserError(what, "config.rl.compact", "e.g. an eighth of them and 1")
     for field, whole in {"micro_groups": "batch_prompts", "micro_samples": "group"}.items():
         if rl[field] is not None and rl[whole] % rl[field]:
             what = f"{field} {rl[field]} does not divide {whole} {rl[whole]}"

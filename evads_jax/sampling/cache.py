@@ -46,6 +46,24 @@ class KVCache:
 
         return dataclasses.replace(self, keys=pad(self.keys), values=pad(self.values))
 
+    def only(self, chosen: Int[Array, " n"]) -> "KVCache":
+        """The cache of some samples, by their numbers b·G + g: n prompts of one sample each."""
+        B, K, G, S, H = self.keys[0].shape
+
+        def own(stack: tuple[Array, ...]) -> tuple[Array, ...]:
+            rows = (x.transpose(0, 2, 1, 3, 4).reshape(B * G, K, 1, S, H) for x in stack)
+            return tuple(x[chosen] for x in rows)
+
+        prompts = chosen // G
+        return KVCache(
+            prompt_keys=tuple(x[prompts] for x in self.prompt_keys),
+            prompt_values=tuple(x[prompts] for x in self.prompt_values),
+            lengths=self.lengths[prompts],
+            next_position=self.next_position[prompts],
+            keys=own(self.keys),
+            values=own(self.values),
+        )
+
     def write(self, layer: int, step: jax.Array, k: Array, v: Array) -> "KVCache":
         """The cache with one more token's keys and values [B, K, G, 1, H] in one layer."""
 

@@ -1,7 +1,12 @@
-"""Decoding: one token of every sample at a time, in loops of static shape that end when all samples have."""
+"""Decoding: one token of every sample at a time, in loops of static shape that end when all samples have.
+
+Where the samples that are left shall go on by themselves (`SamplingConfig.compact`), a loop ends as soon as there are
+few enough, and the next one holds no others.
+"""
 
 import dataclasses
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +32,7 @@ class Decoded:
       logprobs: log-probability of each sampled token under the model itself (temperature 1, nothing cut off).
       lengths: tokens of each sample, its stop token included.
       done: whether a sample has ended with a stop token.
+      uniforms: the number that each token is drawn with.
       cache: the keys and values.
     """
 
@@ -35,7 +41,38 @@ class Decoded:
     logprobs: Float[Array, "B G S"]
     lengths: Int[Array, "B G"]
     done: Bool[Array, "B G"]
+    uniforms: Float[Array, "B G S"]
     cache: KVCache
+
+    def only(self, chosen: Int[Array, " n"]) -> "Decoded":
+        """Some samples, by their numbers b·G + g, as n prompts of one sample each."""
+
+        def rows(x: Array) -> Array:
+            return x.reshape(-1, 1, *x.shape[2:])[chosen]
+
+        return Decoded(
+            step=self.step,
+            tokens=rows(self.tokens),
+            logprobs=rows(self.logprobs),
+            lengths=rows(self.lengths),
+            done=rows(self.done),
+            uniforms=rows(self.uniforms),
+            cache=self.cache.only(chosen),
+        )
+
+    def joined(self, places: Int[Array, " n"], part: "Decoded") -> "Decoded":
+        """These samples with what became of those of `part`, which have these numbers here; the cache stays."""
+
+        def put(x: Array, new: Array) -> Array:
+            return x.reshape(-1, *x.shape[2:]).at[places].set(new[:, 0]).reshape(x.shape)
+
+        return dataclasses.replace(
+            self,
+            tokens=put(self.tokens, part.tokens),
+            logprobs=put(self.logprobs, part.logprobs),
+            lengths=put(self.lengths, part.lengths),
+            done=put(self.done, part.done),
+        )
 
 
 def decode(
@@ -61,15 +98,14 @@ def decode(
     B, G = keys.shape
     S = sampling.max_new_tokens
     layers = unstack(params["text"]["layers"], config.layers)
-    uniforms = jax.vmap(jax.vmap(lambda key: jax.vmap(lambda s: _uniform(key, s))(jnp.arange(S))))(keys)
 
     def add(state: Decoded, hidden: Array) -> Decoded:
         """Chooses the token of the current step from the states that predict it."""
         logits = text.head(params, config, hidden)
-        uniform = jax.lax.dynamic_index_in_dim(uniforms, state.step, axis=2, keepdims=False)
+        uniform = jax.lax.dynamic_index_in_dim(state.uniforms, state.step, axis=2, keepdims=False)
         token, logprob = choose(logits, uniform.reshape(-1), sampling)
-        token = jnp.where(state.done, sampling.pad_id, token.reshape(B, G))
-        logprob = jnp.where(state.done, 0.0, logprob.reshape(B, G))
+        token = jnp.where(state.done, sampling.pad_id, token.reshape(state.done.shape))
+        logprob = jnp.where(state.done, 0.0, logprob.reshape(state.done.shape))
 
         def put(old: Array, new: Array) -> Array:
             return jax.lax.dynamic_update_slice_in_dim(old, new[..., None], state.step, axis=2)
@@ -88,6 +124,13 @@ def decode(
         hidden, cache = decode_step(params, config, layers, state.cache, previous, state.step - 1)
         return add(dataclasses.replace(state, cache=cache), hidden)
 
+    def run(state: Decoded, widths: tuple[int, ...], least: int) -> Decoded:
+        """Goes on until no more than `least` samples are left, or the last width is reached."""
+        for width in widths:
+            state = dataclasses.replace(state, cache=state.cache.widened(width))
+            state = jax.lax.while_loop(functools.partial(_goes_on, width, least), body, state)
+        return state
+
     done = jnp.broadcast_to(absent[:, None], (B, G))
     state = Decoded(
         step=jnp.int32(0),
@@ -95,17 +138,22 @@ def decode(
         logprobs=jnp.zeros((B, G, S), jnp.float32),
         lengths=jnp.zeros((B, G), jnp.int32),
         done=done,
+        uniforms=jax.vmap(jax.vmap(lambda key: jax.vmap(lambda s: _uniform(key, s))(jnp.arange(S))))(keys),
         cache=cache,
     )
-    state = add(state, jnp.repeat(last, G, axis=0))
-    for width in sampling.widths:
-        state = dataclasses.replace(state, cache=state.cache.widened(width))
-        state = jax.lax.while_loop(functools.partial(_goes_on, width), body, state)
-    return dataclasses.replace(state, done=state.done & ~done)
+    sizes = tuple(size for size in sampling.compact if size < B * G)
+    whole = state = run(add(state, jnp.repeat(last, G, axis=0)), sampling.widths, sizes[0] if sizes else 0)
+    places = jnp.arange(B * G)
+    for size, least in itertools.pairwise((*sizes, 0)):
+        chosen = jnp.argsort(state.done.reshape(-1), stable=True)[:size]  # those that have not ended come first
+        places = places[chosen]
+        state = run(state.only(chosen), sampling.widths[-1:], least)
+        whole = whole.joined(places, state)
+    return dataclasses.replace(whole, done=whole.done & ~done)
 
 
-def _goes_on(width: int, state: Decoded) -> Bool[Array, ""]:
-    return (state.step < width) & ~state.done.all()
+def _goes_on(width: int, least: int, state: Decoded) -> Bool[Array, ""]:
+    return (state.step < width) & (jnp.sum(~state.done) > least)
 
 
 def decode_step(

@@ -15,7 +15,6 @@ from ml_collections import ConfigDict
 
 from evads_jax.models import lora, partitioning, qwen_vl
 from evads_jax.models.qwen_vl import Prefix, PromptBatch, QwenVLConfig, SuffixBatch, VideoInputs
-from evads_jax.sampling.config import SamplingConfig
 from evads_jax.sampling.rollout import sample
 from evads_jax.train import grpo, optimizer, sampler, state, trainable
 from evads_jax.train.state import TrainState
@@ -47,7 +46,7 @@ class Functions:
         made = optimizer.make(config.rl, part.decay_mask, config.rl.max_steps, part.matrices)
         self.state = self._state(start, made.transformation)
         self.reference = start
-        sampling = SamplingConfig(config.rl.max_new_tokens, config.rl.temperature, config.rl.top_p, (0,), 0)
+        sampling = grpo.sampling_config(config.rl, (0,), 0)
         # Rewards are not asked for, and nothing is written, before a step is taken.
         self._learner = grpo.GRPOLearner(
             start, self.model, config.rl, made, cast(Any, None), sampling, Path(), frozen=self.frozen

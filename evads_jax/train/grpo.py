@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from evads_jax.data.chat import stop_ids
 from evads_jax.data.loader import make_loader
 from evads_jax.data.records import Example
+from evads_jax.errors import UserError
 from evads_jax.judge.registry import make_judge
 from evads_jax.models import lora
 from evads_jax.models.division import Division
@@ -267,10 +268,9 @@ def train_grpo(context: Context, params: Tree) -> Result:
         context.sources["rl"], inputs.prompt_transform(config.data.format_rl), collate, batch=rl.batch_prompts,
         unit="question", seed=context.data_seed(STAGE), workers=config.data.workers, rows=division.numbers,
     )  # fmt: skip
-    sampling = SamplingConfig(
-        max_new_tokens=rl.max_new_tokens, temperature=rl.temperature, top_p=rl.top_p, stop_ids=stop_ids(tokenizer),
-        pad_id=tokenizer.ids.pad, buckets=tuple(rl.suffix_buckets or ()),
-    )  # fmt: skip
+    if rl.compact and division.mesh is not None and division.mesh.size > 1:
+        raise UserError("samples go on by themselves on one device only", "config.rl.compact", "leave it out on a mesh")
+    sampling = sampling_config(rl, stop_ids(tokenizer), tokenizer.ids.pad)
     part = context.divide(params, STAGE)
     made = optimizer.make(rl, part.decay_mask, rl.max_steps * rl.updates_per_rollout, part.matrices)
     judge = make_judge(config.judge, config.run.language, context.workdir)
@@ -280,6 +280,19 @@ def train_grpo(context: Context, params: Tree) -> Result:
     )
     stage = context.stage(STAGE, max_steps=rl.max_steps)
     return context.fit(learner, batches, stage, "rl", config.data.format_rl, together=False)
+
+
+def sampling_config(rl: ConfigDict, stop_ids: tuple[int, ...], pad_id: int) -> SamplingConfig:
+    """How rollouts are sampled, by the section `rl` of a config."""
+    return SamplingConfig(
+        max_new_tokens=rl.max_new_tokens,
+        temperature=rl.temperature,
+        top_p=rl.top_p,
+        stop_ids=stop_ids,
+        pad_id=pad_id,
+        buckets=tuple(rl.suffix_buckets or ()),
+        compact=tuple(rl.compact or ()),
+    )
 
 
 def _combined(parts: list[dict[str, Any]]) -> dict[str, float]:

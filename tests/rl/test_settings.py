@@ -29,7 +29,7 @@ def test_every_loss_needs_nothing_but_its_name(name):
         {"loss": "rloo", "kl": "k1_in_reward", "scale_advantage": "none"},
         {"dual_clip": 3.0, "overlong_tokens": 16, "mask_truncated": True, "resample_flat": 2, "entropy_weight": 1e-3},
         {"micro_groups": 4, "micro_samples": 2, "logit_chunk": 256},
-        {"suffix_buckets": (14, 28)},
+        {"suffix_buckets": (14, 28), "compact": (16, 1)},
     ],
     ids=lambda changes: " ".join(changes),
 )
@@ -54,6 +54,7 @@ REFUSED = {
     "resample_flat": ({"kl": "k1_in_reward", "resample_flat": 1}, "no group is flat"),
     "overlong_tokens": ({"overlong_tokens": 57}, "more than max_new_tokens 56"),
     "suffix_buckets": ({"suffix_buckets": (28, 56)}, "stay below max_new_tokens 56"),
+    "compact": ({"compact": (128, 16)}, "between the 128 samples of a rollout and 0"),
     "micro_groups": ({"micro_groups": 3}, "does not divide batch_prompts 16"),
     "micro_samples": ({"micro_samples": 3}, "does not divide group 8"),
     "logit_chunk": ({"logit_chunk": 0}, "at least 1"),

@@ -68,7 +68,8 @@ def test_a_low_temperature_sharpens():
 
 
 @pytest.mark.parametrize("fields", [{"max_new_tokens": 0}, {"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.1},
-                                     {"buckets": (0, 2)}, {"buckets": (3, 2)}, {"buckets": (4,)}])  # fmt: skip
+                                     {"buckets": (0, 2)}, {"buckets": (3, 2)}, {"buckets": (4,)},
+                                     {"compact": (0,)}, {"compact": (1, 2)}])  # fmt: skip
 def test_settings_without_a_meaning_are_refused(fields):
     with pytest.raises(ValueError, match="sampling needs"):
         SamplingConfig(**{"max_new_tokens": 4, **fields})

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -70,6 +71,37 @@ def test_buckets_never_matter_however_many_of_them_are_needed(stop_ids):
     assert jnp.array_equal(grown.lengths, whole.lengths)
     assert jnp.array_equal(grown.finished, whole.finished)
     np.testing.assert_allclose(grown.logprobs, whole.logprobs, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("stop_ids", "fields"),
+    [
+        (SAMPLING.stop_ids, {"compact": (40, 9, 5, 1)}),
+        (tuple(range(3, 12)), {"compact": (3, 1), "buckets": (2, 6)}),
+        (tuple(range(3, 20)), {"compact": (4,)}),
+    ],
+    ids=["long", "beside buckets", "short"],
+)
+def test_samples_that_go_on_by_themselves_get_what_they_get_among_the_others(stop_ids, fields):
+    sampling = dataclasses.replace(SAMPLING, stop_ids=stop_ids)
+    lengths, ids = (*LENGTHS, 0), jnp.array([11, 12, 13, 14])  # one prompt is padding
+    whole = roll(lengths, ids=ids, sampling=sampling)
+    apart = roll(lengths, ids=ids, sampling=dataclasses.replace(sampling, **fields))
+    assert jnp.array_equal(apart.tokens, whole.tokens)
+    assert jnp.array_equal(apart.lengths, whole.lengths)
+    assert jnp.array_equal(apart.finished, whole.finished)
+    np.testing.assert_allclose(apart.logprobs, whole.logprobs, atol=1e-5)
+
+
+def test_few_samples_go_on_in_a_loop_of_their_own_size():
+    """Of the program's loops, one runs the whole batch and one a single sample: by the shape of what they carry."""
+    lowered = sample.lower(
+        world.PARAMS, world.CONFIG, world.prompts(LENGTHS, 10), IDS, G, dataclasses.replace(SAMPLING, compact=(1,)), KEY
+    )
+    carried = re.findall(r"stablehlo\.while.*?\bcond\b", lowered.as_text(), re.DOTALL)
+    held = [[shape in loop for loop in carried] for shape in ("tensor<3x4x8xi32>", "tensor<1x1x8xi32>")]
+    assert [sum(loops) for loops in held] == [1, 1]
+    assert held[0] != held[1]
 
 
 def test_samples_of_a_group_differ_and_so_do_those_of_other_keys_and_ids(rollout):

@@ -13,7 +13,6 @@ from evads_jax.errors import UserError
 from evads_jax.events import is_wall_clock, read_events, without_wall_clock
 from evads_jax.judge.verdict import Missing, Verdict
 from evads_jax.models.qwen_vl import decay_mask, init
-from evads_jax.sampling.config import SamplingConfig
 from evads_jax.train import completions, grpo, judging, optimizer, sampler
 from evads_jax.train.checkpoint import Checkpoints
 from evads_jax.train.cost import Clock
@@ -51,9 +50,7 @@ def learner_of(made, params, judge, folder, stop=(), **changes):
     rl = config().rl
     rl.update(changes)
     ids = made.tokenizer.ids
-    sampling = SamplingConfig(
-        rl.max_new_tokens, 1.0, 1.0, (*stop_ids(made.tokenizer), *stop), ids.pad, rl.suffix_buckets or ()
-    )
+    sampling = grpo.sampling_config(rl, (*stop_ids(made.tokenizer), *stop), ids.pad)
     rewards = judging.RewardFunction(judge, made.tokenizer, rl, "en")
     return grpo.GRPOLearner(
         params, made.model, rl, optimizer.make(rl, decay_mask(made.model), 10), rewards, sampling, folder
