@@ -207,7 +207,8 @@ def _evads(config: ml_collections.ConfigDict) -> None:
 
     Every released video and row is used, in the three released prompt formats; a tenth of the videos is held out.
     For two cores, prompts are cut to 640 tokens and questions with their target to 256: what is lost is counted in the
-    report. The small model learns the form of the data and little else; nothing is claimed beyond a falling loss. About 35 minutes on one core, 5 GB.
+    report. The small model learns the form of the data and little else; nothing is claimed beyond a falling loss.
+    About 35 minutes on one core, 5 GB.
     """
     config.run.language = "zh"
     config.data.source = "annotations"

@@ -7,9 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from benchmarks import attention, grpo_step, machine, record, rollout, sharing
+from benchmarks import attention, grpo_step, long_sample, machine, record, rollout, sharing
 from benchmarks.decoder import Sizes, Work
 from evads_jax.errors import UserError
 
@@ -67,6 +68,21 @@ def test_shared_and_naive_prompts_and_growth(tmp_path):
     assert "| naive |" in block(page, "video")
     assert "| prompt tokens |" in block(page, "growth")
     assert (tmp_path / "performance_growth.png").stat().st_size > 1000
+
+
+def test_one_long_sample(tmp_path):
+    _, page = run("long_sample", tmp_path, "--rounds=1")
+    assert "| 12 + 16 |" in block(page, "long_sample")
+    again, _ = run("long_sample", tmp_path, "--rounds=1")
+    assert "…" not in again
+
+
+def test_every_sample_but_the_first_ends_at_the_chosen_ids():
+    tokens = np.array([[[1, 2, 3, 4], [1, 5, 6, 7]], [[8, 2, 9, 9], [3, 1, 2, 5]]])
+    assert long_sample.ending(tokens[:1], 3) == (6,)
+    assert long_sample.ending(tokens, 4) == (5, 7, 9)
+    with pytest.raises(RuntimeError, match="no token of its own among the first 3"):
+        long_sample.ending(tokens, 3)
 
 
 @pytest.mark.slow

@@ -2,8 +2,9 @@
 
     XLA_FLAGS=--xla_force_host_platform_device_count=8 python eight_devices.py
 
-Prints, for every mesh, the largest difference of loss, gradients, and the sampler's log-probabilities (relative to the
-largest value where that is above 1), and how many samples differ in a token.
+Prints, for every mesh, once with all parameters trained and once with adapters, the largest difference of loss,
+gradients, and the sampler's log-probabilities (relative to the largest value where that is above 1), and how many
+samples differ in a token.
 """
 
 import contextlib
@@ -17,13 +18,14 @@ import jax
 import numpy as np
 import optax
 
-from evads_jax.models import partitioning, qwen_vl
-from evads_jax.models.division import place
+from evads_jax.models import lora, partitioning, qwen_vl
+from evads_jax.models.division import Division, place
 from evads_jax.models.qwen_vl import PromptBatch, SuffixBatch, VideoInputs, VisionConfig
 from evads_jax.sampling.config import SamplingConfig
 from evads_jax.sampling.rollout import sample
 from evads_jax.train import grpo, state
 from evads_jax.train.optimizer import Optimizer
+from evads_jax.train.trainable import divide
 
 MESHES = {"fsdp8": (1, 8, 1), "tp4_fsdp2": (1, 2, 4), "data2_fsdp4": (2, 4, 1)}
 B, T, G, S = 8, 6, 2, 5
@@ -49,24 +51,47 @@ def batch(seed=0):
     return prompt, grpo.Samples(suffix, old, None, reference, advantages, None)
 
 
-def outcome(sizes):
-    """Loss, gradients and rollout; `sizes` None for one device."""
+def divided(config, params, mesh):
+    """The parts of the policy; an adapter's second factors are drawn too, as they are after some steps."""
+    part = divide(config, MODEL, params, "mg_grpo", mesh)
+    if not config.lora.rank:
+        return part
+
+    def drawn(factor):
+        draw = np.random.default_rng(factor.size)
+        return jax.device_put(draw.normal(size=factor.shape).astype(np.float32), factor.sharding)
+
+    return part._replace(start=jax.tree.map(drawn, part.start))
+
+
+def outcome(sizes, rank=0):
+    """Loss, gradients and rollout.
+
+    Args:
+      sizes: of the mesh; None for one device.
+      rank: of the adapters that are trained; 0: all parameters are.
+    """
     mesh = None if sizes is None else partitioning.make_mesh(*sizes)
     params = jax.tree.map(lambda x: 1.5 * x, qwen_vl.init(MODEL, jax.random.key(0)))
     if mesh is not None:
         where = partitioning.shardings(qwen_vl.axes(MODEL), mesh, params)
         params = jax.device_put(params, where)
-    rl = runpy.run_path(str(Path(__file__).parents[2] / "configs" / "mg_grpo.py"))["get_config"]().rl
+    config = runpy.run_path(str(Path(__file__).parents[2] / "configs" / "mg_grpo.py"))["get_config"]()
+    rl, config.lora.rank, config.lora.groups = config.rl, rank, tuple(lora.GROUPS)
     rl.update(batch_prompts=B, group=G, max_new_tokens=S)
+    part = divided(config, params, mesh)
     # An optimizer that keeps the gradient and changes nothing.
     keeps = Optimizer(optax.chain(optax.trace(0.0), optax.scale(0.0)), optax.constant_schedule(0.0))
     sampling = SamplingConfig(S, 1.0, 1.0, (3,), 0)
-    learner = grpo.GRPOLearner(params, MODEL, rl, keeps, cast(Any, None), sampling, Path())
+    learner = grpo.GRPOLearner(
+        part.start, MODEL, rl, keeps, cast(Any, None), sampling, Path(), Division(mesh), part.frozen
+    )
     prompt, samples = place(batch(), mesh)
     with contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh):
-        after, metrics = learner.update(state.create(params, keeps.transformation), prompt, samples, None)
+        after, metrics = learner.update(state.create(part.start, keeps.transformation), prompt, samples, part.frozen)
         ids = place(np.arange(B, dtype=np.int32), mesh)
-        rollout = sample(params, MODEL, prompt, ids, G, sampling, jax.random.key(1))
+        policy = lora.combine(part.frozen, part.start)
+        rollout = sample(policy, MODEL, prompt, ids, G, sampling, jax.random.key(1))
     return jax.device_get((metrics["loss"], after.opt_state[0].trace, rollout))
 
 
@@ -95,5 +120,8 @@ def compare(alone, split):
 
 if __name__ == "__main__":
     assert jax.device_count() == 8
-    single = outcome(None)
-    print(json.dumps({name: compare(single, outcome(sizes)) for name, sizes in MESHES.items()}))
+    found = {}
+    for trained, rank in (("", 0), ("_lora", 3)):
+        single = outcome(None, rank)
+        found |= {f"{name}{trained}": compare(single, outcome(sizes, rank)) for name, sizes in MESHES.items()}
+    print(json.dumps(found))
