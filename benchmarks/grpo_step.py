@@ -1,6 +1,7 @@
 """A whole GRPO step beside TRL's GRPOTrainer: sample, reward, loss, gradients, AdamW update.
 
-    .venv-peers/bin/python -m benchmarks.grpo_step --out=grpo_step.json [--page=docs/performance.md] [--json] [--quick]
+    .venv-peers/bin/python -m benchmarks.grpo_step --out=grpo_step.json [--page=docs/performance.md] [--longest=1024]
+        [--json] [--quick]
 
 Run it from the root of the repository, alone on the machine, in the environment that `make test-peers` makes; this
 project's side runs in that of `make train`, which is to be there too. Both sides load the same drawn weights, must give
@@ -8,7 +9,8 @@ the same log-probabilities, see the same prompts, sample completions of the same
 process of its own that stays up. Each side runs at its fastest settings, found first and all listed. Takes an hour and
 three quarters on two cores at 100 · 10⁹ operations a second, two thirds of it TRL's prompts of 4,096 tokens (an
 estimate from the sizes); started again with the same `--out` and options it goes on where it stopped: every measurement
-is kept as it comes. docs/performance.md says what is counted.
+is kept as it comes. With `--longest` it leaves out prompts of more tokens, which a later call without it adds.
+docs/performance.md says what is counted.
 """
 
 import itertools
@@ -42,16 +44,18 @@ def main() -> None:
     parser = options_parser(__doc__, "also put the tables into the blocks of this page", 3, counts)
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.add_argument("--quick", action="store_true", help="a tiny model and prompts: whether it runs at all")
+    parser.add_argument("--longest", type=int, default=LONG, help="tokens of the longest prompts that are worked on")
     options = parser.parse_args()
     record = Record(options.out, rounds=options.rounds, quick=options.quick)
     sizes = QUICK_SIZES if options.quick else Sizes()
-    works = QUICK_WORKS if options.quick else WORKS
+    works = [work for work in (QUICK_WORKS if options.quick else WORKS) if work.tokens <= options.longest]
     peak = record.once("peaks of the machine", machine.peaks)
     with tempfile.TemporaryDirectory() as folder:
         write_checkpoints(Path(folder), sizes)
         probes = {work.name: probe(work, folder, sizes, record, options.quick) for work in works}
         rows = {work.name: compare(work, folder, sizes, record, probes[work.name], options.rounds) for work in works}
-    command = record.described("python -m benchmarks.grpo_step")
+    cut = f" --longest={options.longest}" if options.longest < LONG else ""
+    command = record.described(f"python -m benchmarks.grpo_step{cut}")
     blocks = {
         "grpo_step": compared(rows) + f"\n\n{command}",
         "grpo_step_settings": listed(probes),

@@ -39,8 +39,8 @@ def _rendered() -> ml_collections.ConfigDict:
     data.ads_validation = 200
     data.ads_test = 400
     data.prompts = "v1"  # a folder of evads_jax/judge/prompts
-    data.prompt_tokens = 336  # of a whole prompt; a longer one loses event lines
-    data.candidate_tokens = 80  # of them, for a candidate and what follows it; one that does not fit is drawn again
+    data.prompt_tokens = 352  # of a whole prompt; a longer one loses event lines
+    data.candidate_tokens = 104  # of them, for a candidate and what follows it; one that does not fit is drawn again
     data.attack_share = 0.35  # of the candidates that stand inside an attack or noise
 
     tokenizer = config.tokenizer = ml_collections.ConfigDict()
@@ -69,6 +69,7 @@ def _rendered() -> ml_collections.ConfigDict:
     train.candidates = 8  # … so many candidates; ten groups hold every grid value equally often for both aspects
     # The stage `reading`: 0 for none. Without it the verdict's two tokens have to teach the words of the prompts too.
     train.reading_steps = 400
+    train.reading_prompts = 16  # a step, each with all its text
     train.max_steps = 850  # of the stage `judge`
     train.optimizer = "muon"  # adamw | muon
     train.learning_rate = 3e-3
@@ -99,7 +100,7 @@ def _rendered() -> ml_collections.ConfigDict:
 def _smoke(config: ml_collections.ConfigDict) -> None:
     """A few steps on a few ads."""
     config.data.ads_train, config.data.ads_validation, config.data.ads_test = 40, 10, 10
-    config.train.reading_steps = 2
+    config.train.reading_steps, config.train.reading_prompts = 2, 4
     config.train.max_steps, config.train.validate_every, config.train.validation_examples = 4, 2, 20
     config.train.groups, config.checkpoint.every = 2, 2
     config.eval.examples, config.eval.attacked, config.eval.bootstrap = 20, 2, 100

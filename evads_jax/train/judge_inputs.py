@@ -1,8 +1,9 @@
 """What a judge learns from: its tokenizer, and batches of prompts as `LocalJudge` builds them."""
 
+import dataclasses
 import functools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +37,57 @@ Item = tuple[Prompt, float]
 Draw = Callable[[int], JudgeExample]
 
 
-class JudgeBatches:
-    """Endless batches of groups: candidates of one question each, a function of the step alone.
+class _Batches:
+    """Endless batches that are a function of the step alone."""
+
+    _step = 0
+
+    def __next__(self) -> SFTBatch:
+        """The next batch."""
+        self._step += 1
+        return self.batch(self._step - 1)
+
+    def batch(self, step: int) -> SFTBatch:
+        """The batch of a step."""
+        raise NotImplementedError
+
+    def get_state(self) -> dict[str, int]:
+        """The place: batches given so far."""
+        return {"step": self._step}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        """Goes to a place."""
+        self._step = state["step"]
+
+
+class ReadingBatches(_Batches):
+    """Whole prompts with their values as text: every token but the first is scored.
+
+    Args:
+      examples: the training examples.
+      judge: builds the prompts.
+      model: the model's sizes.
+      prompts: prompts a batch.
+    """
+
+    def __init__(self, examples: Examples, judge: LocalJudge, model: QwenVLConfig, prompts: int):
+        self._examples, self._judge, self._model, self._prompts = examples, judge, model, prompts
+
+    def batch(self, step: int) -> SFTBatch:
+        """The batch of a step."""
+        numbers = range(step * self._prompts, (step + 1) * self._prompts)
+        items = [fitting(functools.partial(self._examples, number), self._judge)[0] for number in numbers]
+        begun = [
+            dataclasses.replace(prompt, tokens=prompt.tokens[:1], positions=prompt.positions[:1], next_position=1)
+            for prompt, _ in items
+        ]
+        rest = [[([*prompt.tokens[1:], *self._judge.encode_value(label)], 0)] for prompt, label in items]
+        prompts = collate_prompts(begun, 1, 1, self._model.vision.merge**2, self._model)
+        return SFTBatch(prompts, collate_suffixes(rest, 1, sum(self._judge.rooms)))
+
+
+class JudgeBatches(_Batches):
+    """Groups: candidates of one question each, of which the values are scored.
 
     What a group's candidates are compared with is its prompt, run once; its suffixes are the candidates with what
     follows them and the label's value. All of it stands exactly as `LocalJudge` builds it.
@@ -48,35 +98,23 @@ class JudgeBatches:
       model: the model's sizes.
       groups: groups a batch.
       size: candidates a group.
-      T: the bucket of what a group shares.
-      S: the bucket of a suffix.
-      reading: whether the candidates' tokens are scored beside the value's.
-      first: the step whose groups come first.
     """
 
-    def __init__(
-        self,
-        examples: Examples,
-        judge: LocalJudge,
-        model: QwenVLConfig,
-        groups: int,
-        size: int,
-        T: int,
-        S: int,
-        *,
-        reading: bool = False,
-        first: int = 0,
-    ):
+    def __init__(self, examples: Examples, judge: LocalJudge, model: QwenVLConfig, groups: int, size: int):
         self._examples, self._judge, self._model, self._groups, self._size = examples, judge, model, groups, size
-        self._T, self._S, self._reading, self._first = T, S, reading, first
         self._values = {value: judge.encode_value(value) for value in GRID}
-        self._step = 0
 
-    def __next__(self) -> SFTBatch:
-        """The next batch."""
-        first = (self._first + self._step) * self._groups
-        self._step += 1
-        return self.collate([self.group(first + i) for i in range(self._groups)])
+    def batch(self, step: int) -> SFTBatch:
+        """The batch of a step."""
+        groups = [self.group(step * self._groups + i) for i in range(self._groups)]
+        T, S = self._judge.rooms
+        shared = [group[0][0] for group in groups]
+        suffixes = [
+            [([*prompt.suffix, *self._values[label]], len(prompt.suffix)) for prompt, label in group]
+            for group in groups
+        ]
+        prompts = collate_prompts(shared, T, 1, self._model.vision.merge**2, self._model)
+        return SFTBatch(prompts, collate_suffixes(suffixes, self._size, S))
 
     def group(self, number: int) -> list[Item]:
         """A group's candidates, split from the prompt that they share, with their labels."""
@@ -87,28 +125,6 @@ class JudgeBatches:
             shared = items[0][0].tokens if items else None
             items.append(fitting(draw, self._judge, split=True, shared=shared)[0])
         return items
-
-    def collate(self, groups: Sequence[Sequence[Item]]) -> SFTBatch:
-        """Groups as a batch; scored is each label's value, and with `reading` all that a group does not share."""
-        prompts = collate_prompts(
-            [group[0][0] for group in groups], self._T, 1, self._model.vision.merge**2, self._model
-        )
-        suffixes = [
-            [
-                ([*prompt.suffix, *self._values[label]], 0 if self._reading else len(prompt.suffix))
-                for prompt, label in group
-            ]
-            for group in groups
-        ]
-        return SFTBatch(prompts, collate_suffixes(suffixes, self._size, self._S))
-
-    def get_state(self) -> dict[str, int]:
-        """The place: batches given so far."""
-        return {"step": self._step}
-
-    def set_state(self, state: dict[str, int]) -> None:
-        """Goes to a place."""
-        self._step = state["step"]
 
 
 def fitting(

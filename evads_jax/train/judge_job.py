@@ -1,13 +1,13 @@
 """The job `train_judge`: drawn ads → a small model trained as a judge → measured on other ads → its folder.
 
-No frames are drawn: a judge reads question, events, references and candidate. A step sees groups: a question, what its
-candidates are compared with, and candidates of every quality, each the continuation of that one prompt; each grid value
-comes equally often. Two stages learn from prompts as `LocalJudge` builds them, by the same loss, the mean negative
-log-probability of what is scored:
+No frames are drawn: a judge reads question, events, references and candidate. Two stages learn from prompts as
+`LocalJudge` builds them, by the same loss, the mean negative log-probability of what is scored:
 
-- `reading`: the candidate's tokens, the instructions' and the value's. One grid value says little of a whole prompt;
-  predicting a candidate teaches a model that starts from nothing to find again what the reference says.
-- `judge`: the value's tokens alone; what is kept is the best by validation.
+- `reading`: all tokens of whole prompts, the value's among them. One grid value says little of a prompt; predicting its
+  text teaches a model that starts from nothing to find again what stood before, as a candidate repeats its reference.
+- `judge`: the value's tokens alone. A step sees groups: a question, what its candidates are compared with, and
+  candidates of every quality, each the continuation of that one prompt; each grid value comes equally often. What is
+  kept is the best by validation.
 
     W/tokenizer             trained on the texts of the training examples
     W/checkpoints/<stage>   the training (`train.loop`)
@@ -46,7 +46,7 @@ from evads_jax.models import qwen_vl
 from evads_jax.models.qwen_vl import QwenVLConfig
 from evads_jax.train import optimizer
 from evads_jax.train.checkpoint import finished
-from evads_jax.train.judge_inputs import TOKENIZER, Item, JudgeBatches, fitting, make_tokenizer, survey
+from evads_jax.train.judge_inputs import TOKENIZER, Item, JudgeBatches, ReadingBatches, fitting, make_tokenizer, survey
 from evads_jax.train.loop import fit
 from evads_jax.train.opening import Opened, open_run
 from evads_jax.train.sft import SFTLearner
@@ -109,8 +109,9 @@ def check(config: ConfigDict) -> Prompts:
     """
     if config.run.language not in LANGUAGES:
         raise UserError(f"unknown language {config.run.language!r}", "run.language", "one of " + ", ".join(LANGUAGES))
-    if config.train.groups < 1:
-        raise UserError(f"{config.train.groups} groups a batch", "config.train.groups", "take at least one")
+    for field in ("groups", "reading_prompts"):
+        if config.train[field] < 1:
+            raise UserError(f"{field} {config.train[field]}", f"config.train.{field}", "at least 1 a step")
     if config.train.candidates < 8 or config.train.candidates % 8:
         what = f"a group of {config.train.candidates} cannot hold its question's grid values equally often"
         raise UserError(what, "config.train.candidates", "take a multiple of 8")
@@ -179,22 +180,25 @@ class JudgeRun:
             found = survey(self.examples["train"], self.judge(params, 1), _SURVEYED)
             about = {"fit": found, "ads": {split: len(examples.ads) for split, examples in self.examples.items()}}
             opened.say(", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in found.items()))
+        examples, model = self.examples["train"], self.model
         if section.reading_steps:
             stage = Stage.of(config, READING, max_steps=section.reading_steps, validate_every=0, patience=0)
-            params = self._fit(opened, stage, params, True, 0, about).params
+            batches = ReadingBatches(examples, self.judge(params, 1), model, section.reading_prompts)
+            params = self._fit(opened, stage, params, batches, about).params
         every, patience = section.validate_every, section.patience
         stage = Stage.of(config, STAGE, max_steps=section.max_steps, validate_every=every, patience=patience)
-        # It goes on where `reading` has ended, so that no example comes twice.
-        return self._fit(opened, stage, params, False, section.reading_steps, about)
+        groups = JudgeBatches(examples, self.judge(params, 1), model, section.groups, section.candidates)
+        return self._fit(opened, stage, params, groups, about)
 
     def _fit(
-        self, opened: Opened, stage: Stage, params: Tree, reading: bool, first: int, about: Mapping[str, Any]
+        self,
+        opened: Opened,
+        stage: Stage,
+        params: Tree,
+        batches: ReadingBatches | JudgeBatches,
+        about: Mapping[str, Any],
     ) -> Result:
-        section, model, judge = self.config.train, self.model, self.judge(params, 1)
-        batches = JudgeBatches(
-            self.examples["train"], judge, model, section.groups, section.candidates, *judge.rooms,
-            reading=reading, first=first,
-        )  # fmt: skip
+        section, model = self.config.train, self.model
         matrices = optimizer.matrices(qwen_vl.abstract(model), qwen_vl.axes(model), qwen_vl.fan_in(model))
         assert stage.max_steps is not None
         made = optimizer.make(section, qwen_vl.decay_mask(model), stage.max_steps, matrices)

@@ -100,13 +100,17 @@ def as_if_measured(self, name, measure):
         return 2.0
     if name.startswith(("causal", "suffixes")):
         return {"plain": 1.0, "tile 4": 2.0}
+    if name.endswith("+ 512"):
+        return dict.fromkeys((long_sample.WIDE, long_sample.APART, long_sample.ALONE), 2.0)
     return dict.fromkeys(("evads_jax", "TRL", "generate", "shared", "naive"), one) if SIDES.search(name) else one
 
 
 SIDES = re.compile("in turn|×")
 
 
-@pytest.mark.parametrize("command", [grpo_step, rollout, sharing, attention], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "command", [grpo_step, rollout, sharing, attention, long_sample], ids=lambda module: module.__name__
+)
 def test_every_block_of_the_page_is_filled(command, tmp_path, monkeypatch, capsys):
     page = tmp_path / "performance.md"
     names = re.findall("<!-- begin (.*) -->", (ROOT / "docs" / "performance.md").read_text(encoding="utf-8"))
@@ -114,7 +118,7 @@ def test_every_block_of_the_page_is_filled(command, tmp_path, monkeypatch, capsy
     monkeypatch.setattr(record.Record, "once", as_if_measured)
     monkeypatch.setattr("benchmarks.grpo_step.write_checkpoints", lambda *_: None)
     monkeypatch.setattr("benchmarks.rollout.write_checkpoints", lambda *_: None)
-    has_json = [] if command is attention else ["--json"]
+    has_json = [] if command in (attention, long_sample) else ["--json"]
     monkeypatch.setattr(sys, "argv", ["command", f"--page={page}", *has_json])
     command.main()
     filled = {name for name in names if block(page.read_text(encoding="utf-8"), name).strip()}
@@ -129,7 +133,21 @@ BLOCKS = {
     rollout: {"rollout"},
     sharing: {"video", "growth"},
     attention: {"attention"},
+    long_sample: {"long_sample"},
 }
+
+
+def test_longer_prompts_can_be_left_for_a_later_call(tmp_path, monkeypatch):
+    page = tmp_path / "performance.md"
+    page.write_text((ROOT / "docs" / "performance.md").read_text(encoding="utf-8"), encoding="utf-8")
+    monkeypatch.setattr(record.Record, "once", as_if_measured)
+    monkeypatch.setattr("benchmarks.grpo_step.write_checkpoints", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["command", f"--page={page}", "--longest=1024"])
+    grpo_step.main()
+    found = block(page.read_text(encoding="utf-8"), "grpo_step")
+    assert "| 1,024 + 64 |" in found
+    assert "4,096" not in found
+    assert "benchmarks.grpo_step --longest=1024`" in found
 
 
 def test_a_file_of_another_machine_is_refused_and_a_measurement_made_once(tmp_path):

@@ -20,7 +20,7 @@ from evads_jax.judge.request import render_likelihood
 from evads_jax.judge.verdict import GRID, Verdict
 from evads_jax.models import qwen_vl
 from evads_jax.train import judge_job, optimizer
-from evads_jax.train.judge_inputs import JudgeBatches, fitting, survey
+from evads_jax.train.judge_inputs import JudgeBatches, ReadingBatches, fitting, survey
 from evads_jax.train.judge_job import JudgeLearner, JudgeRun
 
 CONFIG = runpy.run_path(str(Path(__file__).parents[2] / "configs" / "judge.py"))["get_config"]
@@ -51,9 +51,8 @@ def made(finished):
     return JudgeRun.make(config, finished, judge_job.check(config))
 
 
-def batches(made, groups=2, **how):
-    judge = made.judge({}, 1)
-    return JudgeBatches(made.examples["train"], judge, made.model, groups, 8, *judge.rooms, **how)
+def batches(made, groups=2):
+    return JudgeBatches(made.examples["train"], made.judge({}, 1), made.model, groups, 8)
 
 
 def example(made, number):
@@ -94,22 +93,23 @@ def naive_logprob(params, config, ids, position):
 
 @pytest.mark.parametrize("reading", [False, True])
 def test_the_loss_is_the_mean_over_the_scored_tokens_of_whole_prompts_by_the_naive_formula(made, reading):
-    model = made.model
+    model, judge = made.model, made.judge({}, 1)
     params = qwen_vl.init(model, jax.random.key(1))
     learner = JudgeLearner(
         params, model, optimizer.make(made.config.train, qwen_vl.decay_mask(model), 10), lambda p: {}
     )
-    total, tokens = learner.sums(params, next(batches(made, reading=reading)))
-    judge, expected, count = made.judge({}, 1), 0.0, 0
-    for number in range(16):
-        draw = example(made, number)
-        (prompt, label), attempt = fitting(draw, judge)
+    examples = made.examples["train"]
+    count, source = (4, ReadingBatches(examples, judge, model, 4)) if reading else (16, batches(made))
+    total, tokens = learner.sums(params, next(source))
+    expected = scored = 0.0
+    for number in range(count):
+        draw = functools.partial(examples, number) if reading else example(made, number)
+        (prompt, label), _ = fitting(draw, judge)
         ids = [*prompt.tokens.tolist(), *judge.encode_value(label)]
-        parts = judge.prompt(draw(attempt).request, split=True)
-        scored = len(judge.encode_value(label)) + (len(parts.suffix) if reading else 0)
-        expected -= naive_logprob(params, model, ids, len(ids) - scored)
-        count += scored
-    assert float(tokens) == count
+        own = len(ids) - 1 if reading else len(judge.encode_value(label))
+        expected -= naive_logprob(params, model, ids, len(ids) - own)
+        scored += own
+    assert float(tokens) == scored
     np.testing.assert_allclose(float(total), expected, rtol=1e-4)
 
 
@@ -123,12 +123,6 @@ def test_a_batch_is_a_function_of_the_step_and_balanced(made):
     values = [tuple(made.judge({}, 1).encode_value(v)) for v in GRID]
     scored = second.suffix.tokens[second.suffix.mask].reshape(40, -1).tolist()
     assert np.bincount([values.index(tuple(t)) for t in scored]).tolist() == [8] * 5
-
-
-def test_the_second_stage_has_groups_of_its_own(made):
-    one = batches(made)
-    next(one)
-    jax.tree.map(np.testing.assert_array_equal, next(batches(made, first=1)), next(one))
 
 
 def test_a_candidate_that_spells_the_mark_of_its_group_is_drawn_again(made):
@@ -214,11 +208,12 @@ def test_a_second_call_trains_and_measures_nothing_again_unless_asked_otherwise(
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"train.groups": 0}, r"0 groups.*config\.train\.groups"),
+        ({"train.groups": 0}, r"config\.train\.groups"),
+        ({"train.reading_prompts": 0}, r"config\.train\.reading_prompts"),
         ({"train.candidates": 12}, "a group of 12.*multiple of 8"),
         ({"data.ads_test": 1}, r"1 ads.*config\.data\.ads_test"),
         ({"data.attack_share": 1.0}, r"config\.data\.attack_share"),
-        ({"data.candidate_tokens": 336}, r"config\.data\.candidate_tokens.*data\.prompt_tokens"),
+        ({"data.candidate_tokens": 352}, r"config\.data\.candidate_tokens.*data\.prompt_tokens"),
         ({"eval.attacked": 21}, r"21 examples to attack of 20"),
         ({"eval.examples": 4}, r"config\.eval\.examples"),
         ({"data.prompts": "v0"}, "no judge prompts 'v0'"),
