@@ -4,7 +4,7 @@
 
 Renders videos and measures them as the job does, in one process: decode, DINOv3 ViT-B (drawn weights of the true
 size), RapidOCR and faster-whisper where their extras (and a model) are there, the densities. Then DINOv3 in turn with
-transformers where torch is installed, both beside what its products take at this machine's fastest, and the kernel in
+transformers where torch is installed and beside what its products take at this machine's fastest, and the kernel in
 turn with NumPy. What is not there is said to be not there.
 """
 

@@ -49,6 +49,8 @@ def main() -> None:
     record = Record(options.out, rounds=options.rounds, quick=options.quick)
     sizes = QUICK_SIZES if options.quick else Sizes()
     works = [work for work in (QUICK_WORKS if options.quick else WORKS) if work.tokens <= options.longest]
+    if not works:
+        parser.error(f"no prompts of at most {options.longest} tokens are worked on")
     peak = record.once("peaks of the machine", machine.peaks)
     with tempfile.TemporaryDirectory() as folder:
         write_checkpoints(Path(folder), sizes)

@@ -49,7 +49,7 @@ def _rendered() -> ml_collections.ConfigDict:
 
     model = config.model = ml_collections.ConfigDict()
     model.width = 96
-    model.layers = 4  # of the last one only the prompt's last token is computed
+    model.layers = 4  # of the last one only the prompt's last token is computed when it judges
     model.heads = 4
     model.kv_heads = 2
     model.head_width = 32

@@ -29,6 +29,7 @@ RESUMABLE = (
     "log.",
     "checkpoint.",
     "mesh.",
+    "rl.compact",
     "data.workers",
     "judge.key_env",
     "judge.concurrency",

@@ -31,7 +31,7 @@ class Source(Protocol):
 
     @property
     def questions(self) -> Sequence[int]:
-        """How many questions each record holds."""
+        """How many questions each record holds; what a loader of unit "video" reads may say 0."""
 
     def __len__(self) -> int:
         """How many records there are."""

@@ -221,6 +221,7 @@ def _strips(items: Sequence[Item], settings: MeasureSettings) -> dict:
     """A few frames of each video that has media; a video whose media fails has none."""
     bare = dataclasses.replace(settings, features=dataclasses.replace(settings.features, features="none"))
     tools: Tools = make_tools(bare, has_media=False)
+    tools.records.ahead = False  # a few videos of many shards
     found = {}
     for item in items:
         item, played = open_media(item, tools, frame_rate=1.0, size=160)

@@ -4,7 +4,7 @@ An example is a function of (ads, seed, split, number) alone. Its label is `GRID
 every five numbers, so that any ten examples in a row hold each label once for answers and once for traces. The task is
 one that can have the label: only BP has two core points and with them candidates of .5.
 
-A group holds candidates of one question, of all the labels that it can have. Two groups in five are of tasks that can
+A group holds candidates of one question, with every label that it can have. Two groups in five are of tasks that can
 have .5, which half of their candidates get; so any ten groups in a row hold each label equally often for both aspects.
 
 A share of the candidates stands inside an attack, which does not change the label. The attacks are those of
@@ -120,22 +120,23 @@ class Examples:
         asked = request(ad.example(task), text, aspect, ad.script.language)
         return JudgeExample(asked, label, ad, task, honest, name)
 
-    def group(self, number: int, place: int, size: int, attempt: int = 0) -> JudgeExample:
+    def group(self, number: int, place: int, size: int, attempt: int = 0, question: int = 0) -> JudgeExample:
         """A candidate of a group.
 
         Args:
-          number: which group; it decides ad, task and aspect.
-          place: which of its candidates.
+          number: which group; it decides the aspect, and whether .5 is among its labels.
+          place: which of its candidates; it decides the label.
           size: of the group, a multiple of 8.
-          attempt: another draw of the candidate with the same label.
+          attempt: another draw of the candidate.
+          question: another draw of ad and task.
         """
-        shared = random.Random(f"group {self._seed}/{self._split}/{number}")
+        shared = random.Random(f"group {self._seed}/{self._split}/{number}/{question}")
         ad = shared.choice(self.ads)
         half = number % len(GRID) < 2
         task = shared.choice([t for t in TASKS if bool(plans(ad.questions[t].rubric, 0.5)) == half])
         others = [value for value in GRID if value != 0.5]
         labels = [0.5] * (size // 2) + others * (size // 8) if half else others * (size // 4)
-        rng = random.Random(f"group {self._seed}/{self._split}/{number}/{place}/{attempt}")
+        rng = random.Random(f"group {self._seed}/{self._split}/{number}/{question}/{place}/{attempt}")
         aspect: Aspect = "trace" if number // len(GRID) % 2 else "answer"
         return self._example(rng, ad, task, aspect, labels[place])
 

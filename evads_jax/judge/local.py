@@ -145,7 +145,7 @@ class LocalJudge:
                 raise UserError(what, "", "raise data.candidate_tokens")
             while step:
                 more = self._parts(request, longest + step)
-                if self._fits(more):
+                if longest + step < LONGEST_CANDIDATE and self._fits(more):
                     parts, longest = more, longest + step
                 else:
                     step //= 2
@@ -160,7 +160,7 @@ class LocalJudge:
 
     def _fit(self, head: str, events: tuple[str, ...], rest: str) -> str:
         """What stands before a candidate, without the event lines for which there is no room."""
-        fitted, _ = fit(PromptText(head, events, "", rest, ""), self._shared_room, self._count)
+        fitted, _ = fit(PromptText(head, events, rest, "", ""), self._shared_room, self._count)
         return fitted.text
 
     def probabilities(self, prompts: Sequence[Prompt]) -> Float[np.ndarray, "n 5"]:

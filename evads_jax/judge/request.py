@@ -27,6 +27,7 @@ _SLOT = re.compile(r"{{(\w+)}}")
 _ANGLES = str.maketrans({"<": "‹", ">": "›", "＜": "‹", "＞": "›"})
 _BRACKETED = re.compile(r"\[(?=\s*(?:/?INST|BEGIN|END|SYSTEM)\b)", re.IGNORECASE)
 _KEPT = "\n\t"
+_APART = re.compile(r"[\W_]+")  # what may stand between the characters of a look-alike
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,8 +178,10 @@ def make_nonce(texts: Sequence[str], candidates: Sequence[str] = ()) -> str:
     The same texts get the same one, whatever the candidates, unless it stands in one of these.
     """
     material = "\0".join(texts).encode("utf-8", "surrogatepass")
-    for attempt in range(1 << 10):
+    # Also a look-alike of it (full width, with spaces or signs between) shall stand in none.
+    held = [_APART.sub("", unicodedata.normalize("NFKC", text).casefold()) for text in (*texts, *candidates)]
+    for attempt in range(1 << 16):
         nonce = hashlib.sha256(material + bytes([attempt % 256, attempt // 256])).hexdigest()[:16]
-        if not any(nonce in text.casefold() for text in (*texts, *candidates)):
+        if not any(nonce in text for text in held):
             return nonce
-    raise AssertionError("a text holds a thousand digests of what stands before it")
+    raise AssertionError("the texts hold all digests that are tried")

@@ -87,6 +87,20 @@ def _check_loss(rl: ConfigDict) -> None:
         raise UserError(what, "config.rl.importance_level", "set it to sequence")
 
 
+def check_mesh(rl: ConfigDict, mesh: ConfigDict) -> None:
+    """Refuses what is for one device only.
+
+    Args:
+      rl: the section `rl`.
+      mesh: the section `mesh`.
+
+    Raises:
+      UserError: naming the field.
+    """
+    if rl.compact and mesh.data * mesh.fsdp * mesh.tp > 1:
+        raise UserError("samples go on alone on one device only", "config.rl.compact", "leave it out on a mesh")
+
+
 def _check_rollout(rl: ConfigDict) -> None:
     """What is done to rewards and groups before the loss, and how these are split."""
     if rl.overlong_tokens > rl.max_new_tokens:

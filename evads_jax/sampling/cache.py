@@ -48,13 +48,12 @@ class KVCache:
 
     def only(self, chosen: Int[Array, " n"]) -> "KVCache":
         """The cache of some samples, by their numbers b·G + g: n prompts of one sample each."""
-        B, K, G, S, H = self.keys[0].shape
+        G = self.keys[0].shape[2]
+        prompts = chosen // G
 
         def own(stack: tuple[Array, ...]) -> tuple[Array, ...]:
-            rows = (x.transpose(0, 2, 1, 3, 4).reshape(B * G, K, 1, S, H) for x in stack)
-            return tuple(x[chosen] for x in rows)
+            return tuple(x[prompts, :, chosen % G][:, :, None] for x in stack)
 
-        prompts = chosen // G
         return KVCache(
             prompt_keys=tuple(x[prompts] for x in self.prompt_keys),
             prompt_values=tuple(x[prompts] for x in self.prompt_values),

@@ -21,6 +21,7 @@ from evads_jax import whole
 from evads_jax.errors import UserError
 from evads_jax.models import partitioning
 from evads_jax.models.qwen_vl import parameter_count
+from evads_jax.rl import settings
 from evads_jax.train import compile_count
 from evads_jax.train.compile_count import Work
 from evads_jax.train.compile_functions import FUNCTIONS, Functions
@@ -70,6 +71,7 @@ def check(config: ConfigDict) -> None:
     if unknown := [name for name in config.functions if name not in FUNCTIONS]:
         raise UserError(f"unknown function {unknown[0]!r}", "config.functions", "of " + ", ".join(FUNCTIONS))
     partitioning.check_heads(config.mesh.tp, config.model.heads)
+    settings.check_mesh(config.rl, config.mesh)
 
 
 def count(config: ConfigDict, functions: Functions) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from evads_jax.judge.verdict import Judge
 from evads_jax.models import partitioning
 from evads_jax.models.division import Division
 from evads_jax.models.qwen_vl import QwenVLConfig
+from evads_jax.rl import settings
 from evads_jax.train import grpo, optimizer, starting, trainable
 from evads_jax.train.checkpoint import finished
 from evads_jax.train.context import Context
@@ -85,6 +86,7 @@ def _check(config: ConfigDict) -> None:
         what = "there is no finished sft stage"
         raise UserError(what, str(config.run.sft_from), "set run.sft_from to a run that has one")
     grpo.check(config.rl)
+    settings.check_mesh(config.rl, config.mesh)
     for section in ("sft", "rl"):
         optimizer.check(config[section], f"config.{section}")
     trainable.check(config)

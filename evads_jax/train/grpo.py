@@ -20,7 +20,6 @@ from ml_collections import ConfigDict
 from evads_jax.data.chat import stop_ids
 from evads_jax.data.loader import make_loader
 from evads_jax.data.records import Example
-from evads_jax.errors import UserError
 from evads_jax.judge.registry import make_judge
 from evads_jax.models import lora
 from evads_jax.models.division import Division
@@ -268,8 +267,6 @@ def train_grpo(context: Context, params: Tree) -> Result:
         context.sources["rl"], inputs.prompt_transform(config.data.format_rl), collate, batch=rl.batch_prompts,
         unit="question", seed=context.data_seed(STAGE), workers=config.data.workers, rows=division.numbers,
     )  # fmt: skip
-    if rl.compact and division.mesh is not None and division.mesh.size > 1:
-        raise UserError("samples go on by themselves on one device only", "config.rl.compact", "leave it out on a mesh")
     sampling = sampling_config(rl, stop_ids(tokenizer), tokenizer.ids.pad)
     part = context.divide(params, STAGE)
     made = optimizer.make(rl, part.decay_mask, rl.max_steps * rl.updates_per_rollout, part.matrices)

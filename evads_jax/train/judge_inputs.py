@@ -117,14 +117,12 @@ class JudgeBatches(_Batches):
         return SFTBatch(prompts, collate_suffixes(suffixes, self._size, S))
 
     def group(self, number: int) -> list[Item]:
-        """A group's candidates, split from the prompt that they share, with their labels."""
-        items: list[Item] = []
-        for place in range(self._size):
-            draw = functools.partial(self._examples.group, number, place, self._size)
-            # A candidate that spells its prompt's nonce has another prompt: it does not fit the group.
-            shared = items[0][0].tokens if items else None
-            items.append(fitting(draw, self._judge, split=True, shared=shared)[0])
-        return items
+        """A group's candidates, split from the prompt that they share, with their labels.
+
+        Raises:
+          UserError: however often its question is drawn, a candidate does not fit.
+        """
+        return fitting_group(self._examples, self._judge, number, self._size)[0]
 
 
 def fitting(
@@ -143,7 +141,7 @@ def fitting(
     Raises:
       UserError: none of the draws fits.
     """
-    told = "no draw begins as its group does"
+    told = ""
     for attempt in range(_DRAWS):
         example = draw(attempt)
         honest, candidate = example.honest.text, example.request.candidate
@@ -154,17 +152,48 @@ def fitting(
             continue
         if shared is None or np.array_equal(prompt.tokens, shared):
             return (prompt, example.label), attempt
+        told = "its prompt does not begin as its group's does"
     raise UserError(f"no example fits: {told}", "config.data", "raise prompt_tokens or candidate_tokens")
 
 
-def survey(examples: Examples, judge: LocalJudge, count: int) -> dict[str, float]:
-    """What becomes of the first examples in the judge's bucket, before anything is trained on.
-
-    Returns:
-      Mean and longest prompt in tokens, and the share of the examples that was drawn again.
+def fitting_group(examples: Examples, judge: LocalJudge, number: int, size: int) -> tuple[list[Item], int]:
+    """A group of which every candidate fits, its question drawn again until it does; and the number of that draw.
 
     Raises:
-      UserError: an example does not fit, however often it is drawn.
+      UserError: no draw of the question has candidates that fit.
+    """
+    told: UserError | None = None
+    for question in range(_DRAWS):
+        items: list[Item] = []
+        try:
+            for place in range(size):
+                draw = functools.partial(examples.group, number, place, size, question=question)
+                # A candidate that spells its prompt's nonce has another prompt.
+                shared = items[0][0].tokens if items else None
+                items.append(fitting(draw, judge, split=True, shared=shared)[0])
+        except UserError as error:
+            told = error
+        else:
+            return items, question
+    assert told is not None
+    raise told
+
+
+def survey(examples: Examples, judge: LocalJudge, count: int, size: int) -> dict[str, float]:
+    """What becomes of the first examples and groups in the judge's bucket, before anything is trained on.
+
+    Args:
+      examples: the training examples.
+      judge: builds the prompts.
+      count: examples, and candidates of groups, that are looked at.
+      size: candidates a group.
+
+    Returns:
+      Mean and longest prompt in tokens, and the shares of the examples and of the groups' questions that were drawn
+      again.
+
+    Raises:
+      UserError: an example or a group does not fit, however often it is drawn.
     """
     found = [fitting(functools.partial(examples, number), judge) for number in range(count)]
     lengths = [len(prompt.tokens) for (prompt, _), _ in found]
@@ -172,6 +201,9 @@ def survey(examples: Examples, judge: LocalJudge, count: int) -> dict[str, float
         "mean_prompt": float(np.mean(lengths)),
         "longest_prompt": max(lengths),
         "drawn_again": float(np.mean([attempt > 0 for _, attempt in found])),
+        "groups_drawn_again": float(
+            np.mean([fitting_group(examples, judge, number, size)[1] > 0 for number in range(-(-count // size))])
+        ),
     }
 
 

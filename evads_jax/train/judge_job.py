@@ -109,7 +109,7 @@ def check(config: ConfigDict) -> Prompts:
     """
     if config.run.language not in LANGUAGES:
         raise UserError(f"unknown language {config.run.language!r}", "run.language", "one of " + ", ".join(LANGUAGES))
-    for field in ("groups", "reading_prompts"):
+    for field in ("groups", *(("reading_prompts",) if config.train.reading_steps else ())):
         if config.train[field] < 1:
             raise UserError(f"{field} {config.train[field]}", f"config.train.{field}", "at least 1 a step")
     if config.train.candidates < 8 or config.train.candidates % 8:
@@ -177,7 +177,7 @@ class JudgeRun:
         params = qwen_vl.init(self.model, jax.random.fold_in(jax.random.key(config.run.seed), zlib.crc32(b"init")))
         about = {}
         if finished(self.workdir, STAGE) is None:
-            found = survey(self.examples["train"], self.judge(params, 1), _SURVEYED)
+            found = survey(self.examples["train"], self.judge(params, 1), _SURVEYED, section.candidates)
             about = {"fit": found, "ads": {split: len(examples.ads) for split, examples in self.examples.items()}}
             opened.say(", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in found.items()))
         examples, model = self.examples["train"], self.model
@@ -227,7 +227,7 @@ class JudgeRun:
 
 
 class JudgeLearner(SFTLearner):
-    """Minimises the negative log-probability of the grid value that an example is labelled with.
+    """Minimises the negative log-probability of what a batch scores: whole prompts, or the labels' grid values alone.
 
     Args:
       params: where it starts; they are copied.

@@ -52,7 +52,7 @@ def batch(seed=0):
 
 
 def divided(config, params, mesh):
-    """The parts of the policy; an adapter's second factors are drawn too, as they are after some steps."""
+    """The parts of the policy; all factors of an adapter are drawn, the second ones are not zero as at its start."""
     part = divide(config, MODEL, params, "mg_grpo", mesh)
     if not config.lora.rank:
         return part

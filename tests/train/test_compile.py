@@ -177,6 +177,19 @@ def test_what_cannot_be_is_refused_before_anything_is_compiled(variant, message)
         compile.check(CONFIGS["get_config"](variant))
 
 
+def test_samples_do_not_go_on_alone_on_a_slice():
+    made = config()
+    made.rl.compact = (1,)
+    with pytest.raises(UserError, match=r"one device only.*config\.rl\.compact"):
+        compile.check(made)
+
+
+def test_what_is_compiled_samples_as_the_config_says():
+    made = config()
+    made.rl.suffix_buckets = (4, 8)
+    assert abstract_functions(made)._sampling.widths == (4, 8, 16)
+
+
 @pytest.mark.parametrize("variant", ["model=none", "size=8b", "mesh=fsdp8"])
 def test_a_variant_that_cannot_be_read_is_refused(variant):
     with pytest.raises(UserError):

@@ -12,7 +12,7 @@ PROGRAM = Path(__file__).with_name("eight_devices.py")
 
 @pytest.fixture(scope="module")
 def compared(on_eight_devices):
-    return json.loads(on_eight_devices(PROGRAM, timeout=1500).splitlines()[-1])
+    return json.loads(on_eight_devices(PROGRAM, timeout=3000).splitlines()[-1])
 
 
 MESHES = ["fsdp8", "tp4_fsdp2", "data2_fsdp4"]

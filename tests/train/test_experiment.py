@@ -104,6 +104,7 @@ def test_a_work_directory_of_another_config_is_refused(finished):
         ({"model.head_width": 6}, "mrope_sections must be three numbers that sum to head_width / 2"),
         ({"mesh.tp": 3}, "tp 3 does not divide the model's 2 heads"),
         ({"mesh.fsdp": 4096}, "needs 4096 devices"),
+        ({"rl.compact": (1,), "mesh.fsdp": 2}, r"one device only.*config\.rl\.compact"),
         ({"judge.kind": "oracle"}, "unknown judge 'oracle'"),
     ],
 )

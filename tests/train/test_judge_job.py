@@ -20,7 +20,7 @@ from evads_jax.judge.request import render_likelihood
 from evads_jax.judge.verdict import GRID, Verdict
 from evads_jax.models import qwen_vl
 from evads_jax.train import judge_job, optimizer
-from evads_jax.train.judge_inputs import JudgeBatches, ReadingBatches, fitting, survey
+from evads_jax.train.judge_inputs import JudgeBatches, ReadingBatches, fitting, fitting_group, survey
 from evads_jax.train.judge_job import JudgeLearner, JudgeRun
 
 CONFIG = runpy.run_path(str(Path(__file__).parents[2] / "configs" / "judge.py"))["get_config"]
@@ -126,7 +126,8 @@ def test_a_batch_is_a_function_of_the_step_and_balanced(made):
 
 
 def test_a_candidate_that_spells_the_mark_of_its_group_is_drawn_again(made):
-    judge, draw = made.judge({}, 1), example(made, 3)
+    honest = Examples(made.examples["train"].ads, "train", 0)
+    judge, draw = made.judge({}, 1), functools.partial(honest.group, 0, 3, 8)
     shared = judge.prompt(draw(0).request, split=True).tokens
     nonce = render_likelihood(draw(0).request, made.prompts).nonce
 
@@ -138,7 +139,7 @@ def test_a_candidate_that_spells_the_mark_of_its_group_is_drawn_again(made):
     assert (
         fitting(lambda attempt: (spelling if attempt < 2 else draw)(attempt), judge, split=True, shared=shared)[1] >= 2
     )
-    with pytest.raises(UserError, match="no draw begins as its group does"):
+    with pytest.raises(UserError, match="does not begin as its group"):
         fitting(spelling, judge, split=True, shared=shared)
 
 
@@ -161,7 +162,31 @@ def test_what_does_not_fit_is_drawn_again_with_the_same_label_and_a_small_bucket
     for room, tokens in (("prompt_tokens", 100), ("candidate_tokens", 20)):
         small = JudgeRun.make(tiny(**{f"data.{room}": tokens}), made.workdir, made.prompts)
         with pytest.raises(UserError, match=r"no example fits.*config\.data.*raise prompt_tokens or candidate_tokens"):
-            survey(small.examples["train"], small.judge({}, 1), 2)
+            survey(small.examples["train"], small.judge({}, 1), 2, 8)
+
+
+def test_a_group_with_a_candidate_that_never_fits_gets_another_question(made):
+    examples, judge = Examples(made.examples["train"].ads, "train", 0), made.judge({}, 1)
+
+    class Long:
+        """Its first question's last candidate is too long to be shown, however it is drawn."""
+
+        def group(self, number, place, size, attempt=0, question=0):
+            drawn = examples.group(number, place, size, attempt, question)
+            if question or place < size - 1:
+                return drawn
+            text = "kettle " * 500
+            asked = dataclasses.replace(drawn.request, candidate=text)
+            return dataclasses.replace(drawn, request=asked, honest=dataclasses.replace(drawn.honest, text=text))
+
+    for number in range(5):
+        items, question = fitting_group(Long(), judge, number, 8)
+        expected = [
+            fitting(functools.partial(examples.group, number, place, 8, question=1), judge)[0][1] for place in range(8)
+        ]
+        assert question == 1
+        assert [label for _, label in items] == expected
+        assert len({tuple(prompt.tokens.tolist()) for prompt, _ in items}) == 1
 
 
 def test_the_folder_is_a_judge(finished):

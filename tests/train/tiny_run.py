@@ -48,6 +48,6 @@ def make(folder):
     checkpoint.save_parameters(folder / "exported", params, model, tokenizer=tokenizer)
     vision = VisionConfig(width=16, layers=1, heads=2, mlp_width=16, patch=4, position_grid=4)
     judge = QwenVLConfig(tokenizer.size, 16, 1, 2, 1, 8, 16, (2, 1, 1), vision)
-    about = {"prompts": "v1", "language": "en", "prompt_tokens": 768}
+    about = {"prompts": "v1", "language": "en", "prompt_tokens": 768, "candidate_tokens": 256}
     local.save(folder / "judge", qwen_vl.init(judge, jax.random.key(1)), judge, tokenizer, "sentencepiece", **about)
     return folder

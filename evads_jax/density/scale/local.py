@@ -69,9 +69,13 @@ def run_local(
             waiting.append(part)
     if workers < 1:
         tools = make_tools(settings, has_media(parts)) if waiting else None
-        for part in waiting:
-            assert tools is not None
-            tally.add(part, run_part(part, tools, settings, folder))
+        try:
+            for part in waiting:
+                assert tools is not None
+                tally.add(part, run_part(part, tools, settings, folder))
+        finally:
+            if tools is not None:
+                tools.close()
         return
     _Pool(collections.deque(waiting), settings, folder, tally, has_media(parts)).run(min(workers, len(waiting)))
 

@@ -110,6 +110,8 @@ def run_part(
 def _finish(part: Part, tools: Tools, settings: MeasureSettings, folder: Path, owner: str) -> None:
     partial = part.partial(folder, owner)
     finished = whole_lines(partial)
+    # What is there of it tells of a process that has died over this part, perhaps of a video that it read ahead.
+    tools.records.ahead = not partial.exists()
     with partial.open("wb") as file:
         file.writelines(line + b"\n" for line in finished)
         for item in part.items[len(finished) :]:

@@ -2,7 +2,8 @@
 
 A part of a corpus of shards is one shard, measured from some record to its end: so the loader goes through the file in
 order, and reads and decodes the next records while one is measured. What cannot be read or decoded is a value: it costs
-one video, never the ones behind it.
+one video, never the ones behind it. Where a process has died over a part, its records are read one at a time: what
+kills the next one is the record in work.
 """
 
 from array_record.python import array_record_module
@@ -17,38 +18,49 @@ Video = tuple[VideoRecord | None, Media | Failure]  # None: not even the record 
 
 
 class ShardVideos:
-    """The videos of shard files; one file is open at a time."""
+    """The videos of shard files; one file is open at a time.
 
-    def __init__(self) -> None:
+    Attributes:
+        ahead: whether the next records are read while one is measured.
+    """
+
+    def __init__(self, ahead: bool = True) -> None:
+        self.ahead = ahead
         self._file = ""
+        self._records: _Records | None = None
         self._loader: Loader[Video] | None = None
 
     def __call__(self, file: str, position: int) -> Video:
-        """The `position`-th video of a shard file; the one after the last that was asked for is at hand already."""
-        if self._loader is None or file != self._file:
+        """A video of a shard file; the one after the last that was asked for is at hand already.
+
+        Args:
+            file: the shard.
+            position: which of its records.
+        """
+        if self._records is None or file != self._file:
             self.close()
             try:
-                records = _Records(file)
+                self._records = _Records(file)
             except (RuntimeError, ValueError, OSError) as error:
                 return None, _bad(error)
             self._file = file
+        if position >= len(self._records):
+            return None, Failure("bad_record", f"the shard ends before record {position}")
+        if not self.ahead:
+            return _decoded(self._records[position], None)
+        if self._loader is None:
             self._loader = make_loader(
-                records,
-                _decoded,
-                lambda videos: videos[0],
-                batch=1,
-                shuffle=False,
-                epochs=1,
+                self._records, _decoded, lambda videos: videos[0], batch=1, shuffle=False, epochs=1
             )
         if self._loader.get_state()["batches"] != position:
             self._loader.set_state({"batches": position})
-        return next(self._loader, (None, Failure("bad_record", f"the shard ends before record {position}")))
+        return next(self._loader)
 
     def close(self) -> None:
         """Reads no further ahead."""
         if self._loader is not None:
             self._loader.set_state({"batches": 0})
-            self._loader = None
+        self._records = self._loader = None
 
 
 class _Records:
@@ -64,7 +76,7 @@ class _Records:
     def __getitem__(self, index: int) -> VideoRecord | Failure:
         try:
             return serial.unpack(self._reader.read([index])[0])
-        except (RuntimeError, ValueError, IndexError, OSError) as error:
+        except Exception as error:
             return _bad(error)
 
 
@@ -74,7 +86,7 @@ def _decoded(record: VideoRecord | Failure, _: None) -> Video:
     try:
         frames = [media.decode_jpeg(data) for data in record.frames]
         audio = None if record.audio is None else media.decode_flac(record.audio)
-    except (OSError, ValueError) as error:
+    except Exception as error:
         return record, _bad(error)
     return record, Media(frames, tuple(record.times), record.duration, audio)
 

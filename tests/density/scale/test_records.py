@@ -1,6 +1,7 @@
 """Videos of shards, read ahead of the measurement."""
 
 import dataclasses
+import time
 
 import numpy as np
 import pytest
@@ -45,10 +46,24 @@ def test_in_order_the_next_videos_are_read_while_one_is_measured_and_none_is_rea
     unpack = serial.unpack
     monkeypatch.setattr(records.serial, "unpack", lambda data: read.append(found := unpack(data)) or found)
     videos = ShardVideos()
-    for position in range(2, VIDEOS):
+    videos(shard, 2)
+    deadline = time.monotonic() + 30
+    while len(read) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(read) > 1
+    for position in range(3, VIDEOS):
         videos(shard, position)
     assert sorted(r.video for r in read) == [f"v{i}" for i in range(2, VIDEOS)]
     videos.close()
+
+
+def test_with_nothing_ahead_only_what_is_asked_for_is_read(shard, monkeypatch):
+    read = []
+    unpack = serial.unpack
+    monkeypatch.setattr(records.serial, "unpack", lambda data: read.append(found := unpack(data)) or found)
+    videos = ShardVideos(ahead=False)
+    assert [videos(shard, position)[0].video for position in (1, 2, 5)] == ["v1", "v2", "v5"]
+    assert [r.video for r in read] == ["v1", "v2", "v5"]
 
 
 def test_a_record_that_cannot_be_read_or_decoded_costs_only_itself(shard, monkeypatch):
