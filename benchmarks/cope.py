@@ -5,7 +5,7 @@
 Run it from the root of the repository, in the environment that `make test-peers` makes. Both sides have the same
 weights (drawn) and inputs and take turns in one process with all its cores.
 
-The step is that of the released form: clips of three domains → three embeddings each → the seven pairs → gradients →
+The step is that of the released form: clips of three domains → the embeddings that the seven pairs take → gradients →
 clipping → AdamW. Ours is the learner of the job `cope`; theirs is written from transformers' X-CLIP and BERT, with the
 loss as open_clip has it, the whole matrix of similarities at once, and PyTorch's fused AdamW. Loss and gradients must
 agree before anything is timed. The loss alone is that of given embeddings, with gradients: ours in chunks and whole.
@@ -41,7 +41,6 @@ from evads_jax.models.cope.visual import DEVIATION, MEAN
 from evads_jax.models.cope.weights import load_text, load_visual
 from evads_jax.train.cope import CopeBatch, CopeLearner, make_optimizer
 from evads_jax.train.cope_run import loss_settings
-from evads_jax.workdir import environment
 from tests.models.cope import make_golden
 
 ROOT = Path(__file__).parents[1]
@@ -74,7 +73,8 @@ def main() -> None:
     losses = {
         batch: record.once(f"loss of {batch}", lambda batch=batch: loss(batch, chunk, rounds)) for batch in batches
     }
-    text = "\n".join([*step_table(trained), "", *loss_table(losses), "", described(rounds, chunk)])
+    about = [described(rounds, chunk), record.described("python -m benchmarks.cope")]
+    text = "\n".join([*step_table(trained), "", *loss_table(losses), "", " ".join(about)])
     print(text)
     if options.page:
         put(options.page, {"speed": text})
@@ -170,8 +170,8 @@ class Peer(torch.nn.Module):
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=config.cope.learning_rate, fused=True)
 
-    def embed(self, clips: ClipBatch, domain: str) -> dict[str, torch.Tensor]:
-        """The three embeddings of clips of one domain."""
+    def embed(self, clips: ClipBatch, domain: str, kinds: set[str]) -> dict[str, torch.Tensor]:
+        """Embeddings of these kinds of clips of one domain; what they do not need is not run, as in a compiled step."""
         B, F = clips.frames.shape[:2]
         for layer in self.vision.encoder.layers:
             layer.num_frames = F
@@ -180,16 +180,19 @@ class Peer(torch.nn.Module):
         frames = self.projection(self.vision(pixels).pooler_output).unflatten(0, (B, F))
         placed = frames + self.mit.position_embedding[:, :F]
         frames = frames + self.mit.encoder(inputs_embeds=placed).last_hidden_state
-        said = torch.arange(clips.tokens.shape[1]) < torch.from_numpy(clips.token_count)[:, None]
-        words = self.text(torch.from_numpy(clips.tokens), attention_mask=said.long()).pooler_output
         head = self.heads[domain]
-        visual, text = head["visual"](frames.mean(1)), head["text"](words)
-        fused = head["fused"](torch.cat([visual, text], dim=-1))
-        return {kind: normalize(x, dim=-1) for kind, x in (("visual", visual), ("text", text), ("fused", fused))}
+        found = {"visual": head["visual"](frames.mean(1))}
+        if kinds != {"visual"}:
+            said = torch.arange(clips.tokens.shape[1]) < torch.from_numpy(clips.token_count)[:, None]
+            words = self.text(torch.from_numpy(clips.tokens), attention_mask=said.long()).pooler_output
+            found["text"] = head["text"](words)
+            found["fused"] = head["fused"](torch.cat([found["visual"], found["text"]], dim=-1))
+        return {kind: normalize(found[kind], dim=-1) for kind in kinds}
 
     def step(self, batch: CopeBatch) -> tuple[float, float]:
         """One training step: its loss, and the norm of the gradient."""
-        embedded = {domain: self.embed(clips, domain) for domain, clips in batch.clips.items()}
+        kinds = {domain: {kind for side, kind in SIDES if side == domain} for domain in batch.clips}
+        embedded = {domain: self.embed(clips, domain, kinds[domain]) for domain, clips in batch.clips.items()}
         total = seven_pairs({(d, k): embedded[d][k] for d, k in SIDES}, self._loss.temperature, self._loss.smoothing)
         self.optimizer.zero_grad()
         total.backward()
@@ -307,12 +310,11 @@ def loss_table(losses: Mapping[int, Any]) -> list[str]:
 
 def described(rounds: int, chunk: int) -> str:
     """What was measured, where."""
-    versions = f"jax {jax.__version__}, torch {torch.__version__.split('+')[0]}, {torch.get_num_threads()} threads"
     return (
         "A pair is a row of one of the seven pairs; a step has seven a product. The loss alone: seven pairs of 128 "
         f"numbers with gradients, in chunks of {chunk} anchors; memory is what a call needs at most beside what is "
-        f"held. Ratios are times faster than PyTorch; medians of {rounds} rounds. {environment()['processor']}; "
-        f"{versions}."
+        f"held. Ratios are times faster than PyTorch, which is not compiled; medians of {rounds} rounds, "
+        f"{torch.get_num_threads()} threads."
     )
 
 

@@ -14,7 +14,7 @@ follow a colon, several are joined with a plus and applied in turn, e.g. configs
     mini_imagenet                               the published sizes and data, for an accelerator (see the function)
     smoke                                       a few steps: it shows that the parts fit
     study                                       every network and norm over three seeds, the landscape, the tables:
-                                                24 trainings, two hours and more on two quiet cores (an estimate)
+                                                27 trainings, about two hours on two quiet cores (an estimate)
     landscape                                   the loss between two norms, of finished runs (--config.runs)
 
     python -m evads_jax.main --config=configs/flor.py:study --workdir=runs/flor_study
@@ -179,9 +179,10 @@ def _study(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     study.seeds = (11, 12, 13)
     study.norms = ml_collections.ConfigDict()
     study.norms.resnet10 = ("batch", "instance", "fixed", "flor")
-    study.norms.vit = ("batch", "layer", "fixed", "flor")
-    study.finetuned = ("flor",)  # norms whose runs are also fine-tuned
-    study.finetuned_episodes = 50
+    study.norms.vit = ("batch", "instance", "layer", "fixed", "flor")
+    study.only = ()  # of the runs <network>_<norm>/<seed>: what this process makes; (): all, tables and landscape
+    study.finetuned = ()  # norms whose runs are also fine-tuned, e.g. ("fixed", "flor"): half as long again for each
+    study.finetuned_episodes = min(50, config.eval.episodes // 10)
     _digits(config)
     study.experiment = config
     study.landscape = _landscape(config)

@@ -102,17 +102,19 @@ def table(config: ConfigDict, curves: Sequence[Curves]) -> Table:
     for network in dict.fromkeys(c.network for c in curves):
         mine = [c for c in curves if c.network == network]
         for norm in _norms(mine):
-            hills, rises = [], []
+            hills, spans, rises = [], [], []
             for name in names:
-                walk = _mean(mine, norm, "between_norms", name)
-                hills.append(Cell(max(walk) - max(walk[0], walk[-1]), signed=True))
+                walks = [c.losses["between_norms"][name] for c in mine if c.norm == norm]
+                hills.append(Cell(float(np.mean([max(w) - max(w[0], w[-1]) for w in walks])), signed=True))
+                spans.append(Cell(float(np.mean([max(w) - min(w) for w in walks]))))
                 walk = _mean(mine, norm, "around", name)
                 rises.append(Cell(walk[unit] - walk[0], signed=True))
-            rows.append((NETWORKS[network], NORMS[norm], *hills, *rises))
-    columns = ("network", "norm", *(f"hill, {n}" for n in names), *(f"rise, {n}" for n in names))
+            rows.append((NETWORKS[network], NORMS[norm], *hills, *spans, *rises))
+    columns = ("network", "norm", *(f"{what}, {name}" for what in ("hill", "span", "rise") for name in names))
     notes = (
         "Hill: the highest loss between the two norms minus that of the worse end; 0 where no place between them is "
-        f"worse. Rise: the loss after a random change of {config.lengths[unit]:g} times the representation's length "
+        "worse. Span: its highest minus its lowest loss; a network that works only at its own end has a large one and "
+        f"no hill. Rise: the loss after a random change of {config.lengths[unit]:g} times the representation's length "
         "minus that before. Means over the seeds, without intervals.",
     )
     return Table("flor_landscape", "The loss around the representation", columns, tuple(rows), notes)
@@ -155,7 +157,7 @@ def _measured(
     network, norm, seed = theirs.model.network, theirs.model.norm, theirs.run.seed
     path = workdir / "landscape" / f"{network}_{norm}_{seed}.json"
     asked = {
-        **config.to_dict(),
+        **{name: value for name, value in config.to_dict().items() if name != "runs"},
         "run": storage.name_of(folder.resolve()),
         "config": files.config_hash(theirs.to_dict()),
     }

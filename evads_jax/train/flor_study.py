@@ -4,6 +4,9 @@ W/images                        the image sets of all runs
 W/runs/<network>_<norm>/<seed>  a run of the job `flor`
 W/landscape                     the job `flor_landscape` over all of them
 W/tables                        flor
+
+`config.only` names some of the runs: several processes, or machines with one disk, share a study, and a call without
+it writes landscape and tables.
 """
 
 import copy
@@ -14,6 +17,7 @@ from ml_collections import ConfigDict
 from evads_jax import workdir as run_folder
 from evads_jax.benchmark import tables
 from evads_jax.benchmark.fewshot.tables import flor
+from evads_jax.errors import UserError
 from evads_jax.train import flor_job, flor_landscape
 
 
@@ -27,16 +31,23 @@ def run(config: ConfigDict, workdir: Path) -> None:
     Raises:
       UserError: bad config or data; nothing that was done is lost.
     """
+    made = {  # seed by seed, so that a study that is cut short has whole seeds
+        f"{network}_{norm}/{seed}": _experiment(config, workdir, network, norm, seed)
+        for seed in config.seeds
+        for network, norms in config.norms.items()
+        for norm in norms
+    }
+    for one in made.values():
+        flor_job.check(one)
+    if unknown := sorted(set(config.only) - made.keys()):
+        raise UserError(f"the study has no run {unknown[0]!r}", "config.only", f"of {', '.join(made)}")
     run_folder.claim(workdir, config)
-    for network, norms in config.norms.items():
-        for norm in norms:
-            flor_job.check(_experiment(config, workdir, network, norm, 0))
-    folders = []
-    for seed in config.seeds:  # seed by seed, so that a study that is cut short has whole seeds
-        for network, norms in config.norms.items():
-            for norm in norms:
-                folders.append(workdir / "runs" / f"{network}_{norm}" / str(seed))
-                flor_job.run(_experiment(config, workdir, network, norm, seed), folders[-1])
+    for name, one in made.items():
+        if not config.only or name in config.only:
+            flor_job.run(one, workdir / "runs" / name)
+    if config.only:
+        return
+    folders = [workdir / "runs" / name for name in made]
     paths = tables.write(workdir / "tables", "flor", flor(folders))
     around = copy.deepcopy(config.landscape)
     around.runs = ",".join(map(str, folders))

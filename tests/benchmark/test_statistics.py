@@ -112,6 +112,17 @@ def test_drawing_seeds_too_widens_the_interval_when_seeds_differ():
     assert math.isnan(across_seeds(seeds[:1])[0].low)
 
 
+def test_the_interval_over_three_seeds_covers_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(5)
+    names = [f"v{v}" for v in range(20)]
+    covered = []
+    for _ in range(400):
+        seeds = [Videos(names, 50, 0).mean(names, rng.normal(mean, 0.01, (20, 1))) for mean in rng.normal(0.5, 0.1, 3)]
+        (interval,) = across_seeds(seeds)
+        covered.append(interval.low <= 0.5 <= interval.high)
+    assert 0.92 < np.mean(covered) < 0.98
+
+
 @pytest.mark.parametrize(("degrees", "quantile"), [(2, 4.3027), (5, 2.5706), (30, 2.0423), (1000, 1.9623)])
 def test_the_student_quantile_is_the_tabulated_one(degrees, quantile):
     assert statistics._student_quantile(degrees) == pytest.approx(quantile, rel=0.031 if degrees == 2 else 0.002)

@@ -53,9 +53,34 @@ def test_a_study_runs_its_models_on_the_same_products_and_sweeps_the_weights(tmp
         assert name in weights
 
 
+def test_a_process_may_make_some_of_the_runs_and_the_last_one_the_tables(tmp_path, monkeypatch):
+    monkeypatch.setattr(cope_run, "run", pretend)
+    config = get_config("smoke+study")
+    config.seeds, config.only = (1,), ("seed1/text", "sweep/no_classification")
+    cope_study.run(config, tmp_path)
+    made = {str(path.parent.relative_to(tmp_path)) for path in tmp_path.glob("*/*/config.json")}
+    assert made == set(config.only)
+    assert not (tmp_path / "tables").exists()
+    config.only = ()
+    cope_study.run(config, tmp_path)
+    assert (tmp_path / "tables" / "retrieval.md").exists()
+
+
+@pytest.mark.parametrize("base", ["text", "per_domain"])
+def test_the_models_of_a_study_are_what_they_are_called_whatever_it_is_made_from(base):
+    config = get_config(f"{base}+study")
+    made = {name: cope_study._model(config, Path("w"), 1, name) for name in config.models}
+    kinds = {name: (one.model.modality, one.model.shared) for name, one in made.items()}
+    assert kinds == {
+        "cope": ("both", True), "visual": ("visual", True), "text": ("text", True), "per_domain": ("both", False),
+    }  # fmt: skip
+    assert made["text"].loss.classification == pytest.approx(3 / 7 * made["cope"].loss.classification)
+
+
 @pytest.mark.parametrize(
     ("field", "value", "told"),
     [
+        ("only", ("seed9/cope",), "the study has no run"),
         ("models", ("nonsense",), "unknown model"),
         ("experiment.eval.splits", ("test",), "the tables show validation products"),
         ("experiment.loss.temperature", -1.0, "temperature must be above 0"),

@@ -1,7 +1,9 @@
 """The whole job on rendered images and a ViT of a few thousand parameters, then the loss around what it trained."""
 
+import copy
 import json
 import runpy
+import shutil
 from pathlib import Path
 
 import jax
@@ -139,6 +141,40 @@ def studied(tmp_path_factory, images):
     workdir = tmp_path_factory.mktemp("study")
     flor_study.run(config, workdir)
     return config, workdir
+
+
+def test_a_process_may_make_one_run_of_a_study(studied, tmp_path, monkeypatch):
+    config, _ = studied
+    made = []
+    monkeypatch.setattr(flor_job, "run", lambda config, workdir: made.append(workdir))
+    one = copy.deepcopy(config)
+    one.only = ("vit_flor/2",)
+    flor_study.run(one, tmp_path / "w")
+    assert made == [tmp_path / "w" / "runs" / "vit_flor" / "2"]
+    assert not (tmp_path / "w" / "tables").exists()
+    one.only = ("vit_batch/2",)
+    with pytest.raises(UserError, match=r"no run 'vit_batch/2'.*config\.only"):
+        flor_study.run(one, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_norms_that_were_trained_differently_are_not_compared(studied, tmp_path):
+    _, workdir = studied
+    folders = []
+    for name in ("vit_layer/1", "vit_flor/1"):
+        folders.append(tmp_path / name)
+        shutil.copytree(workdir / "runs" / name, folders[-1])
+    path = folders[1] / "config.json"
+    config = json.loads(path.read_text())
+    config["train"]["max_steps"] += 1
+    path.write_text(json.dumps(config))
+    with pytest.raises(UserError, match="norms of vit were trained differently"):
+        tables.flor(folders)
+
+
+def test_a_study_can_be_rehearsed():
+    config = CONFIG("smoke+study")
+    assert config.finetuned_episodes <= config.experiment.eval.episodes
 
 
 def test_a_study_trains_every_norm_with_every_seed_and_tabulates_them(studied):

@@ -1,7 +1,7 @@
 """The tables of few-shot runs: accuracies by norm and target, paired differences to FLoR's, the published figures.
 
-Runs that differ in nothing but their seed are one row, the average of the seeds. Its interval resamples episodes, the
-seeds fixed; the row «seeds drawn too» of a difference draws both (`benchmark.statistics`).
+Runs that differ in nothing but their seed are one row, the average of the seeds, with an interval over episodes and
+seeds (`statistics.across_seeds`); of a difference there is also the one over episodes with the seeds fixed.
 """
 
 import dataclasses
@@ -59,11 +59,19 @@ class Run:
         return self.config["model"]["network"], self.config["model"]["norm"]
 
     @property
+    def budget(self) -> str:
+        """Names everything that the norms of one network must share: the recipe without the norm."""
+        return self._hash(without=(("model", "norm"),))
+
+    @property
     def recipe(self) -> str:
         """Names everything of the config that a row's runs must share: all but seed, places and what is asked."""
+        return self._hash()
+
+    def _hash(self, without: Sequence[tuple[str, str]] = ()) -> str:
         config = {name: dict(section) for name, section in self.config.items() if isinstance(section, Mapping)}
-        config["run"].pop("seed")
-        config["data"].pop("images")
+        for section, field in (("run", "seed"), ("data", "images"), *without):
+            config[section].pop(field)
         return config_hash({name: config[name] for name in ("run", "data", "model", "train", "augmentation")})
 
 
@@ -99,7 +107,8 @@ def flor(folders: Sequence[Path]) -> list[Table]:
     """Accuracies, differences to FLoR, published figures.
 
     Raises:
-      UserError: a folder holds no run, runs of one row differ in more than their seed, or two have the same seed.
+      UserError: a folder holds no run, runs of one row differ in more than their seed, those of one network in more
+        than seed and norm, or two have the same seed.
     """
     groups = _groups([read(folder) for folder in folders])
     tables = [_accuracies(groups), _differences(groups), _published(groups)]
@@ -116,6 +125,7 @@ def _groups(runs: Sequence[Run]) -> Groups:
     for run in sorted(runs, key=lambda r: (list(NETWORKS).index(r.kind[0]), list(NORMS).index(r.kind[1]), r.seed)):
         found.setdefault(run.kind, []).append(run)
     asked: dict[tuple[str, str], Any] = {}
+    budgets: dict[str, str] = {}
     for (network, norm), group in found.items():
         seeds = [run.seed for run in group]
         if len(set(seeds)) < len(seeds):
@@ -126,6 +136,9 @@ def _groups(runs: Sequence[Run]) -> Groups:
             if run.recipe != group[0].recipe:
                 what = f"two runs of {network}, {norm} differ in more than their seed"
                 raise UserError(what, f"{group[0].folder}, {run.folder}", "give runs of one config")
+            if budgets.setdefault(network, run.budget) != run.budget:
+                what = f"norms of {network} were trained differently"
+                raise UserError(what, str(run.folder), "give runs that differ in seed and norm only")
             for key, figure in run.figures.items():
                 protocol = figure["digest"], figure["protocol"]
                 if asked.setdefault(key, protocol) != protocol:
@@ -156,7 +169,10 @@ def _estimates(runs: Sequence[Run], key: tuple[str, str]) -> list[Estimate] | No
 
 def _cell(runs: Sequence[Run], key: tuple[str, str]) -> Cell:
     found = _estimates(runs, key)
-    return Cell(None) if found is None else _without_n(Cell.of(average(found).intervals()[0]))
+    if found is None:
+        return Cell(None)
+    (interval,) = across_seeds(found) if len(found) > 1 else average(found).intervals()
+    return _without_n(Cell.of(interval))
 
 
 def _without_n(cell: Cell) -> Cell:
@@ -185,9 +201,9 @@ def _accuracies(groups: Groups) -> Table:
         for field in ("ways", "queries", "episodes")
     ]
     notes = (
-        f"Accuracy in %; {asked[0]}-way, {asked[1]} queries a class; chance is 100 / ways. [low, high]: 95 % interval, "
-        f"bootstrap over {asked[2]} episodes, averaged over the seeds. The step is chosen on validation classes of the "
-        "source domain, never on a target.",
+        f"Accuracy in %; {asked[0]}-way, {asked[1]} queries a class; chance is 100 / ways. [low, high]: 95 % interval "
+        f"over {asked[2]} episodes and, where there are several, over seeds (Student's). The step is chosen on "
+        "validation classes of the source domain, never on a target.",
         *_left_out(groups),
         *_fewer_seeds(groups),
         "Runs: "
@@ -248,8 +264,7 @@ def _differences(groups: Groups) -> Table:
     heads = ("difference", *(f"{name}, {_shots(figure)}-shot" for name, figure in columns))
     note = (
         "In percentage points, by prototypes; runs of the same seed saw the same batches, all saw the same episodes. "
-        "[low, high]: 95 % interval over episodes, the seeds fixed; in «seeds drawn too» over both, a rough one where "
-        "seeds are few."
+        "[low, high]: 95 % interval over episodes, the seeds fixed; in «seeds drawn too» over both (Student's)."
     )
     return Table("flor_differences", f"FLoR minus the other norms, {_label(groups)}", heads, tuple(rows), (note,))
 

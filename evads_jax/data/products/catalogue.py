@@ -1,8 +1,8 @@
 """Which products there are: drawn from a seed, with look-alikes, no two alike, splits apart.
 
 A product is a combination of six attributes. Four are seen (kind, colour, material, badge), two are told (brand,
-claim). Products come in families of three: one, a look-alike that differs from it in a single attribute that is seen,
-and one that differs in a single attribute that is told. What only looks cannot tell the third from the first, what
+claim). Products come in families of three: one, a look-alike that differs from it in colour, material or badge, and
+one that differs in brand or claim. What only looks cannot tell the third from the first, what
 only listens not the second: shade and price are the family's too. A hash of the combination decides its split, so that
 no combination is in two splits, whatever the seeds.
 """
@@ -19,7 +19,9 @@ from evads_jax.data.render.vocabulary import Value
 from evads_jax.errors import UserError
 
 SPLITS = ("train", "validation", "test")
-SEEN, TOLD = ("kind", "colour", "material", "badge"), ("brand", "claim")
+# What look-alikes differ in; kind, which shapes and titles name, is the family's.
+SEEN, TOLD = ("colour", "material", "badge"), ("brand", "claim")
+EDITION = 2  # of how products are drawn: another number, other products; figures of two editions do not compare
 BADGES = ("ring", "square", "triangle", "cross", "bars", "none")
 FAMILY = 3
 # Share of the combinations, in percent: train, then validation, the rest test.

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from evads_jax.data import bucket, media, packing, shards
 from evads_jax.data.prepare import WORKERS, check_broken, check_foreign, made_by
 from evads_jax.data.products import catalogue, drawing, records, render, rope, wording
-from evads_jax.data.products.catalogue import SPLITS, draw_catalogue
+from evads_jax.data.products.catalogue import EDITION, SPLITS, draw_catalogue
 from evads_jax.data.products.records import DOMAINS, PRODUCTS, ProductRecord
 from evads_jax.data.products.render import DrawProducts
 from evads_jax.data.products.rope import Layout, ReadRope, RopeProduct, read_rope
@@ -62,7 +62,14 @@ def prepare(config: ConfigDict, workdir: str | Path, log: Log) -> dict[str, Reco
     root = bucket.fetched(data.shards, SPLITS) if data.shards else Path(workdir) / FOLDER
     if data.shards and all((root / split / "manifest.json").is_file() for split in SPLITS):
         opened = open_splits(root)
-        check_foreign(opened, asked | ({"language": config.run.language} if data.source == "render" else {}))
+        if data.source == "render":
+            asked |= {"language": config.run.language, "edition": EDITION, "clips": _clips(data)}
+            for split, source in opened.items():
+                held, count = len(source) + len(source.manifest.broken), data[f"products_{split}"]
+                if held != count:
+                    what = f"{held} {split} products, the config asks for {count}"
+                    raise UserError(what, str(source.folder), f"set data.products_{split}, or another data.shards")
+        check_foreign(opened, asked)
     else:
         plans = _rendered(config) if data.source == "render" else _rope(config)
         opened = {}
@@ -123,18 +130,23 @@ def survey(source: RecordSource[ProductRecord], says: Callable[[str], bool]) -> 
     return {name: count for name, count in counts.items() if count}
 
 
+def _clips(data: ConfigDict) -> list[int]:
+    """Clips of a drawn product in each of `DOMAINS`."""
+    return [data.pages, data.videos, data.lives]
+
+
 def _rendered(config: ConfigDict) -> dict[str, Plan]:
     data, language, seed = config.data, config.run.language, config.run.seed
     if language not in LANGUAGES:
         raise UserError(f"unknown language {language!r}", "run.language", "one of " + ", ".join(LANGUAGES))
-    clips = (data.pages, data.videos, data.lives)
+    clips = _clips(data)
     if min(clips) < 1:
         raise UserError(f"{clips} clips in {DOMAINS}", "data", "each domain needs one at least")
     plans: dict[str, Plan] = {}
     for split in SPLITS:
         scripts = draw_catalogue(seed, split, data[f"products_{split}"])
-        maker = DrawProducts(split, scripts, language, clips, config.model.frames, config.model.frame_size)
-        plans[split] = maker, len(scripts), {"language": language, "seed": seed, "clips": clips}
+        maker = DrawProducts(split, scripts, language, tuple(clips), config.model.frames, config.model.frame_size)
+        plans[split] = maker, len(scripts), {"language": language, "seed": seed, "clips": clips, "edition": EDITION}
     return plans
 
 

@@ -16,12 +16,13 @@ from evads_jax.models.cope.cosface import cosface_loss
 
 @dataclasses.dataclass(frozen=True)
 class LossSettings:
-    """How the losses are weighed and shaped; the defaults are the released code's, which weighs all of them 1.
+    """How the losses are weighed and shaped; the shapes' defaults are the released code's, weights are not published.
 
     Attributes:
       pairs: weight of each contrastive pair by its name (`config.pairs`), all 1 where none is given; a pair of weight
         0 is not computed. The paper's weights are not given in the paper.
-      classification: weight of the classification; 0: it is not computed.
+      classification: weight of the classification's mean over the domains (the released code sums them); 0: it is not
+        computed.
       temperature: τ of the contrastive softmax.
       smoothing: share of the target that is spread evenly over a row's candidates.
       scale, margin: s and m of CosFace.
