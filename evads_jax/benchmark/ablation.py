@@ -49,7 +49,7 @@ def reward_ablation(folders: Sequence[Path]) -> list[Table]:
     columns = ("reward", *_HEADS, "R5 − mg, paired", "R5, seeds drawn too", "seeds", "runs")
     notes = (
         _AVERAGES,
-        "«R5 − mg»: over the seeds that both have. «seeds drawn too»: interval with seeds resampled as well.",
+        "«R5 − mg»: over the seeds that both have. «seeds drawn too»: Student's interval, on the wide side.",
     )
     return [Table("reward_ablation", "Reward grain, stage mg_grpo", columns, tuple(rows), notes)]
 

@@ -136,7 +136,7 @@ def _differences(runs: Sequence[Run], names: Sequence[str], label: str, ids: str
     columns = ("difference", *(f"R5 {task}" for task in tasks), "facts right", "facts wrong")
     notes = (
         _NOTE + " Differences are paired by question and clustered by video; the seeds are fixed, except in «seeds "
-        "drawn too», a rough interval where seeds are few.",
+        "drawn too», Student's, on the wide side.",
         ids,
     )
     return Table("learning_differences", f"Paired differences, {label}", columns, tuple(rows), notes)
