@@ -70,7 +70,7 @@ def _rendered() -> ml_collections.ConfigDict:
     # The stage `reading`: 0 for none. Without it the verdict's two tokens have to teach the words of the prompts too.
     train.reading_steps = 400
     train.reading_prompts = 16  # a step, each with all its text
-    # The stage `points`: what the candidate states of each rubric point, before the value that follows from it; 0: none.
+    # The stage `points`: what a candidate states of each rubric point, before the value that follows; 0: none.
     train.points_steps = 500
     train.max_steps = 850  # of the stage `judge`
     train.optimizer = "muon"  # adamw | muon

@@ -251,6 +251,7 @@ def test_the_study_asks_each_norm_of_each_network_alike(tmp_path):
     made = flor_study._experiment(config, tmp_path, "vit", "layer", 12)
     assert (made.model.network, made.model.norm, made.run.seed) == ("vit", "layer", 12)
     assert made.eval.finetuned_episodes == 0
+    config.finetuned = ("flor",)
     assert flor_study._experiment(config, tmp_path, "vit", "flor", 12).eval.finetuned_episodes == 50
     assert made.data.images == str(tmp_path / "images")
     assert made.train == config.experiment.train

@@ -67,8 +67,10 @@ def test_a_run_that_the_study_does_not_have_is_told_with_those_it_has(ran, confi
     assert not ran[0]
 
 
-def test_a_study_made_with_other_seeds_keeps_its_folder(ran, config, tmp_path):
+def test_a_study_may_get_other_seeds_but_no_other_recipe(ran, config, tmp_path):
     study.run(config, tmp_path)
     config.seeds = (3,)
-    with pytest.raises(UserError, match="seeds"):
+    study.run(config, tmp_path)
+    config.experiment.sft.learning_rate *= 2
+    with pytest.raises(UserError, match=r"sft\.learning_rate"):
         study.run(config, tmp_path)

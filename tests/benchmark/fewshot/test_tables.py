@@ -1,6 +1,7 @@
 """The tables of few-shot runs, from folders written by hand."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -65,8 +66,10 @@ def test_a_row_is_the_average_of_its_seeds_in_percent(tmp_path):
     arrays = [np.load(run / "evaluation" / "lines_novel" / "accuracies.npz")["prototypes_5"] for run in runs]
     cell = row["lines/novel"]
     assert cell.value == pytest.approx(100 * np.mean(arrays), rel=1e-6)
-    plain = interval(np.mean(arrays, axis=0))
-    assert (cell.low, cell.high) == pytest.approx((100 * plain.low, 100 * plain.high), abs=0.3)
+    plain, means = interval(np.mean(arrays, axis=0)), [array.mean() for array in arrays]
+    over_seeds = 12.706 * np.std(means, ddof=1) / math.sqrt(2)  # Student's quantile for two
+    expected = math.hypot(100 * (plain.mean - plain.low), 100 * over_seeds)
+    assert cell.value - cell.low == pytest.approx(expected, rel=0.01)
     assert accuracies.columns == ("network", "norm", "method", "shots", "photos/novel", "lines/novel")
     assert "2 seeds: 1, 2" in accuracies.title
 
