@@ -70,8 +70,6 @@ def _rendered() -> ml_collections.ConfigDict:
     # The stage `reading`: 0 for none. Without it the verdict's two tokens have to teach the words of the prompts too.
     train.reading_steps = 400
     train.reading_prompts = 16  # a step, each with all its text
-    # The stage `points`: what a candidate states of each rubric point, before the value that follows; 0: none.
-    train.points_steps = 500
     train.max_steps = 850  # of the stage `judge`
     train.optimizer = "muon"  # adamw | muon
     train.learning_rate = 3e-3
@@ -102,7 +100,7 @@ def _rendered() -> ml_collections.ConfigDict:
 def _smoke(config: ml_collections.ConfigDict) -> None:
     """A few steps on a few ads."""
     config.data.ads_train, config.data.ads_validation, config.data.ads_test = 40, 10, 10
-    config.train.reading_steps, config.train.reading_prompts, config.train.points_steps = 2, 4, 2
+    config.train.reading_steps, config.train.reading_prompts = 2, 4
     config.train.max_steps, config.train.validate_every, config.train.validation_examples = 4, 2, 20
     config.train.groups, config.checkpoint.every = 2, 2
     config.eval.examples, config.eval.attacked, config.eval.bootstrap = 20, 2, 100

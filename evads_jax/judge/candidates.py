@@ -107,13 +107,11 @@ class Candidate:
       text: the text.
       label: the grid value that its making gives it.
       kind: how it was made.
-      plan: what it states of each rubric point; empty where nothing was planned.
     """
 
     text: str
     label: float
     kind: str
-    plan: Plan = ()
 
 
 def draw_ads(split: str, count: int, seed: int, language: str) -> tuple[Ad, ...]:
@@ -182,12 +180,12 @@ def stating(rng: random.Random, ad: Ad, task: str, aspect: Aspect, plan: Plan) -
     if "absent" not in plan and rng.random() < _OWN_TEMPLATE:
         told = retell(script, chosen, rng.getrandbits(40))
         written = next(q for q in ask(told, ad.video) if q.task == task)
-        return Candidate(written.answer if aspect == "answer" else written.clues, label, "template", plan)
+        return Candidate(written.answer if aspect == "answer" else written.clues, label, "template")
     named = [
         (words.family(slot), value.name(language) if aspect == "answer" else _evidence(value, language))
         for slot, value in chosen.items()
     ]
-    return Candidate(_listed(rng, named, language), label, "list", plan)
+    return Candidate(_listed(rng, named, language), label, "list")
 
 
 def borrowed(ad: Ad, task: str, aspect: Aspect, other: Ad, other_task: str) -> Candidate:
@@ -200,7 +198,7 @@ def borrowed(ad: Ad, task: str, aspect: Aspect, other: Ad, other_task: str) -> C
     families = [(words.family(point.slot), ad.script.values[point.slot].key) for point in points]
     plan: Plan = tuple("absent" if f not in theirs else "right" if theirs[f] == key else "wrong" for f, key in families)
     lent = other.questions[other_task]
-    return Candidate(lent.answer if aspect == "answer" else lent.clues, label_of(points, plan), "borrowed", plan)
+    return Candidate(lent.answer if aspect == "answer" else lent.clues, label_of(points, plan), "borrowed")
 
 
 def nothing(rng: random.Random, language: str) -> Candidate:

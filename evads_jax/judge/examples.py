@@ -19,7 +19,7 @@ from evads_jax.data.records import TASKS, Event
 from evads_jax.data.render import vocabulary as words
 from evads_jax.errors import UserError
 from evads_jax.judge.attacks import Material, attacks
-from evads_jax.judge.candidates import Ad, Aspect, Candidate, Plan, borrowed, competing, nothing, plans, stating
+from evads_jax.judge.candidates import Ad, Aspect, Candidate, borrowed, competing, nothing, plans, stating
 from evads_jax.judge.injections import injections
 from evads_jax.judge.measure import request
 from evads_jax.judge.verdict import GRID, JudgeRequest
@@ -50,11 +50,6 @@ class JudgeExample:
     task: str
     honest: Candidate
     attack: str = ""
-
-    @property
-    def points(self) -> Plan:
-        """What the candidate states of each rubric point of its question."""
-        return self.honest.plan or ("absent",) * len(self.request.rubric)
 
 
 def attacked(rng: random.Random, ad: Ad, task: str, text: str) -> dict[str, str]:

@@ -38,7 +38,7 @@ from evads_jax.models.qwen_vl import QwenVLConfig, VisionConfig, score
 from evads_jax.models.qwen_vl.inputs import Prompt, PromptBuilder, collate_prompts, collate_suffixes
 
 DESCRIPTION, PARAMS = "judge.json", "params.safetensors"
-_LONGEST_VALUE = 8  # tokens of «0.25» and its end in any tokenizer; what may stand in its place in training has as many
+_LONGEST_VALUE = 8  # tokens of «0.25» and its end in any tokenizer
 _FIRST_STEP = 512  # characters; of the search for how much of a candidate fits
 _SHARED_KEPT = 256  # questions whose fitted text is kept for their next candidate
 _Tree = dict[str, Any]
@@ -182,10 +182,6 @@ class LocalJudge:
     def encode_value(self, value: float) -> list[int]:
         """The continuation that stands for a grid value."""
         return chat.encode_completion(self._tokenizer, f"{value:g}")
-
-    def encode_points(self, points: str) -> list[int]:
-        """Another continuation, that training may ask for in a value's place; cut to the longest value's room."""
-        return chat.encode_completion(self._tokenizer, points)[:_LONGEST_VALUE]
 
 
 def prompt_parts(request: JudgeRequest, prompts: Prompts, longest: int = LONGEST_CANDIDATE) -> PromptParts:

@@ -5,7 +5,6 @@ import functools
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -17,6 +16,7 @@ from evads_jax.judge import local
 from evads_jax.judge.examples import HELD_OUT, Examples, JudgeExample, attacked
 from evads_jax.judge.local import LocalJudge
 from evads_jax.judge.request import Prompts, defuse
+from evads_jax.judge.verdict import GRID
 from evads_jax.models.qwen_vl import QwenVLConfig
 from evads_jax.models.qwen_vl.inputs import Prompt, collate_prompts, collate_suffixes
 from evads_jax.train.inputs import SFTBatch
@@ -33,21 +33,8 @@ _DRAWS = 20  # until one fits the bucket
 _CORPUS = 2_000  # honest examples that the tokenizer is trained on
 _CORPUS_ATTACKED = 5  # of them also in every attack that training shows …
 _LONGEST_TEXT = 400  # … up to so many characters
+Item = tuple[Prompt, float]
 Draw = Callable[[int], JudgeExample]
-
-
-class Item(NamedTuple):
-    """An example as it is learned.
-
-    Attributes:
-      prompt: its prompt.
-      label: the grid value.
-      points: what its candidate states of each rubric point, as text.
-    """
-
-    prompt: Prompt
-    label: float
-    points: str
 
 
 class _Batches:
@@ -91,20 +78,19 @@ class ReadingBatches(_Batches):
         numbers = range(step * self._prompts, (step + 1) * self._prompts)
         items = [fitting(functools.partial(self._examples, number), self._judge)[0] for number in numbers]
         begun = [
-            dataclasses.replace(p, tokens=p.tokens[:1], positions=p.positions[:1], next_position=1)
-            for p in (item.prompt for item in items)
+            dataclasses.replace(prompt, tokens=prompt.tokens[:1], positions=prompt.positions[:1], next_position=1)
+            for prompt, _ in items
         ]
-        rest = [[([*item.prompt.tokens[1:], *self._judge.encode_value(item.label)], 0)] for item in items]
+        rest = [[([*prompt.tokens[1:], *self._judge.encode_value(label)], 0)] for prompt, label in items]
         prompts = collate_prompts(begun, 1, 1, self._model.vision.merge**2, self._model)
         return SFTBatch(prompts, collate_suffixes(rest, 1, sum(self._judge.rooms)))
 
 
 class JudgeBatches(_Batches):
-    """Groups: candidates of one question each, of which the values are scored, or what they state of each point.
+    """Groups: candidates of one question each, of which the values are scored.
 
     What a group's candidates are compared with is its prompt, run once; its suffixes are the candidates with what
-    follows them and the label's value. All of it stands exactly as `LocalJudge` builds it. With `points` the words
-    right, wrong and absent stand in the value's place, one for each rubric point.
+    follows them and the label's value. All of it stands exactly as `LocalJudge` builds it.
 
     Args:
       examples: the training examples.
@@ -112,36 +98,23 @@ class JudgeBatches(_Batches):
       model: the model's sizes.
       groups: groups a batch.
       size: candidates a group.
-      points: whether the points are scored instead of the values.
     """
 
-    def __init__(
-        self,
-        examples: Examples,
-        judge: LocalJudge,
-        model: QwenVLConfig,
-        groups: int,
-        size: int,
-        *,
-        points: bool = False,
-    ):
+    def __init__(self, examples: Examples, judge: LocalJudge, model: QwenVLConfig, groups: int, size: int):
         self._examples, self._judge, self._model, self._groups, self._size = examples, judge, model, groups, size
-        self._points = points
+        self._values = {value: judge.encode_value(value) for value in GRID}
 
     def batch(self, step: int) -> SFTBatch:
         """The batch of a step."""
         groups = [self.group(step * self._groups + i) for i in range(self._groups)]
         T, S = self._judge.rooms
-        shared = [group[0].prompt for group in groups]
+        shared = [group[0][0] for group in groups]
         suffixes = [
-            [([*item.prompt.suffix, *self._target(item)], len(item.prompt.suffix)) for item in group]
+            [([*prompt.suffix, *self._values[label]], len(prompt.suffix)) for prompt, label in group]
             for group in groups
         ]
         prompts = collate_prompts(shared, T, 1, self._model.vision.merge**2, self._model)
         return SFTBatch(prompts, collate_suffixes(suffixes, self._size, S))
-
-    def _target(self, item: Item) -> list[int]:
-        return self._judge.encode_points(item.points) if self._points else self._judge.encode_value(item.label)
 
     def group(self, number: int) -> list[Item]:
         """A group's candidates, split from the prompt that they share, with their labels.
@@ -155,7 +128,7 @@ class JudgeBatches(_Batches):
 def fitting(
     draw: Draw, judge: LocalJudge, *, split: bool = False, shared: np.ndarray | None = None
 ) -> tuple[Item, int]:
-    """An example, drawn again until it fits the judge's bucket; and the number of the draw.
+    """An example's prompt and label, drawn again until it fits the judge's bucket; and the number of the draw.
 
     What an attack puts behind the candidate may be shown in part; the candidate, which the label is about, may not.
 
@@ -178,7 +151,7 @@ def fitting(
             told = error.what
             continue
         if shared is None or np.array_equal(prompt.tokens, shared):
-            return Item(prompt, example.label, ", ".join(example.points)), attempt
+            return (prompt, example.label), attempt
         told = "its prompt does not begin as its group's does"
     raise UserError(f"no example fits: {told}", "config.data", "raise prompt_tokens or candidate_tokens")
 
@@ -196,7 +169,7 @@ def fitting_group(examples: Examples, judge: LocalJudge, number: int, size: int)
             for place in range(size):
                 draw = functools.partial(examples.group, number, place, size, question=question)
                 # A candidate that spells its prompt's nonce has another prompt.
-                shared = items[0].prompt.tokens if items else None
+                shared = items[0][0].tokens if items else None
                 items.append(fitting(draw, judge, split=True, shared=shared)[0])
         except UserError as error:
             told = error
@@ -223,7 +196,7 @@ def survey(examples: Examples, judge: LocalJudge, count: int, size: int) -> dict
       UserError: an example or a group does not fit, however often it is drawn.
     """
     found = [fitting(functools.partial(examples, number), judge) for number in range(count)]
-    lengths = [len(item.prompt.tokens) for item, _ in found]
+    lengths = [len(prompt.tokens) for (prompt, _), _ in found]
     return {
         "mean_prompt": float(np.mean(lengths)),
         "longest_prompt": max(lengths),

@@ -1,15 +1,13 @@
 """The job `train_judge`: drawn ads → a small model trained as a judge → measured on other ads → its folder.
 
-No frames are drawn: a judge reads question, events, references and candidate. Three stages learn from prompts as
+No frames are drawn: a judge reads question, events, references and candidate. Two stages learn from prompts as
 `LocalJudge` builds them, by the same loss, the mean negative log-probability of what is scored:
 
 - `reading`: all tokens of whole prompts, the value's among them. One grid value says little of a prompt; predicting its
   text teaches a model that starts from nothing to find again what stood before, as a candidate repeats its reference.
-- `points`: in the value's place, whether the candidate states each rubric point rightly, wrongly or not at all. A step
-  sees groups: a question, what its candidates are compared with, and candidates of every quality, each the continuation
-  of that one prompt; each grid value comes equally often. A grid value alone tells a complete answer from a half one
-  long before it tells a right one from a wrong one.
-- `judge`: groups again, and the value's tokens alone. What is kept is the best by validation.
+- `judge`: the value's tokens alone. A step sees groups: a question, what its candidates are compared with, and
+  candidates of every quality, each the continuation of that one prompt; each grid value comes equally often. What is
+  kept is the best by validation.
 
     W/tokenizer             trained on the texts of the training examples
     W/checkpoints/<stage>   the training (`train.loop`)
@@ -55,7 +53,7 @@ from evads_jax.train.sft import SFTLearner
 from evads_jax.train.stage import Result, Stage
 from evads_jax.train.state import TrainState
 
-READING, POINTS, STAGE = "reading", "points", "judge"
+READING, STAGE = "reading", "judge"
 SPLITS = ("train", "validation", "test")
 Tree = Any
 _SURVEYED = 200  # examples that are looked at before training
@@ -82,7 +80,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         lexical = {"lexical": LexicalJudge(config.run.language)}
         count, counts = config.eval.examples, (config.eval.attacked, config.eval.bootstrap)
         measured = measure(judge, lexical, held, count, *counts, seed, opened.say)
-        about = {"prompts": prompts.version, "language": prompts.language}
+        about: dict[str, Any] = {"prompts": prompts.version, "language": prompts.language}
         about |= {room: config.data[room] for room in ("prompt_tokens", "candidate_tokens")}
         about |= {"step": result.best_step, "seed": seed, "config_hash": files.config_hash(config.to_dict())}
         local.save(
@@ -187,16 +185,9 @@ class JudgeRun:
             stage = Stage.of(config, READING, max_steps=section.reading_steps, validate_every=0, patience=0)
             batches = ReadingBatches(examples, self.judge(params, 1), model, section.reading_prompts)
             params = self._fit(opened, stage, params, batches, about).params
-        sizes = section.groups, section.candidates
-        if section.points_steps:
-            stage = Stage.of(config, POINTS, max_steps=section.points_steps, validate_every=0, patience=0)
-            # Attacks come later: of what they add no plan says what it states.
-            honest = Examples(examples.ads, "train", config.run.seed)
-            planned = JudgeBatches(honest, self.judge(params, 1), model, *sizes, points=True)
-            params = self._fit(opened, stage, params, planned, about).params
         every, patience = section.validate_every, section.patience
         stage = Stage.of(config, STAGE, max_steps=section.max_steps, validate_every=every, patience=patience)
-        groups = JudgeBatches(examples, self.judge(params, 1), model, *sizes)
+        groups = JudgeBatches(examples, self.judge(params, 1), model, section.groups, section.candidates)
         return self._fit(opened, stage, params, groups, about)
 
     def _fit(
@@ -218,8 +209,8 @@ class JudgeRun:
         """`loss`: mean −log of the label's share among the five values; `kappa` and `equal`: of the verdicts."""
         judge, size = self.judge(params, self.config.eval.batch), self.config.eval.batch
         items = self._validation
-        rows = [judge.probabilities([item.prompt for item in items[i : i + size]]) for i in range(0, len(items), size)]
-        shares, labels = np.concatenate(rows), np.array([item.label for item in items])
+        rows = [judge.probabilities([p for p, _ in items[i : i + size]]) for i in range(0, len(items), size)]
+        shares, labels = np.concatenate(rows), np.array([label for _, label in items])
         found = np.array(GRID)[shares.argmax(axis=1)]
         own = shares[np.arange(len(items)), np.searchsorted(GRID, labels)]
         return {

@@ -17,7 +17,6 @@ from evads_jax.events import read_events
 from evads_jax.judge import make_judge
 from evads_jax.judge.examples import Examples
 from evads_jax.judge.request import render_likelihood
-from evads_jax.judge.rubric import grade
 from evads_jax.judge.verdict import GRID, Verdict
 from evads_jax.models import qwen_vl
 from evads_jax.train import judge_job, optimizer
@@ -52,8 +51,8 @@ def made(finished):
     return JudgeRun.make(config, finished, judge_job.check(config))
 
 
-def batches(made, groups=2, points=False):
-    return JudgeBatches(made.examples["train"], made.judge({}, 1), made.model, groups, 8, points=points)
+def batches(made, groups=2):
+    return JudgeBatches(made.examples["train"], made.judge({}, 1), made.model, groups, 8)
 
 
 def example(made, number):
@@ -92,24 +91,22 @@ def naive_logprob(params, config, ids, position):
     return sum(logprob[at - 1, ids[at]] for at in range(position, n))
 
 
-@pytest.mark.parametrize("stage", ["reading", "points", "judge"])
-def test_the_loss_is_the_mean_over_the_scored_tokens_of_whole_prompts_by_the_naive_formula(made, stage):
+@pytest.mark.parametrize("reading", [False, True])
+def test_the_loss_is_the_mean_over_the_scored_tokens_of_whole_prompts_by_the_naive_formula(made, reading):
     model, judge = made.model, made.judge({}, 1)
     params = qwen_vl.init(model, jax.random.key(1))
     learner = JudgeLearner(
         params, model, optimizer.make(made.config.train, qwen_vl.decay_mask(model), 10), lambda p: {}
     )
     examples = made.examples["train"]
-    reading = stage == "reading"
-    source = ReadingBatches(examples, judge, model, 4) if reading else batches(made, points=stage == "points")
+    count, source = (4, ReadingBatches(examples, judge, model, 4)) if reading else (16, batches(made))
     total, tokens = learner.sums(params, next(source))
     expected = scored = 0.0
-    for number in range(4 if reading else 16):
+    for number in range(count):
         draw = functools.partial(examples, number) if reading else example(made, number)
-        item, _ = fitting(draw, judge)
-        target = judge.encode_points(item.points) if stage == "points" else judge.encode_value(item.label)
-        ids = [*item.prompt.tokens.tolist(), *target]
-        own = len(ids) - 1 if reading else len(target)
+        (prompt, label), _ = fitting(draw, judge)
+        ids = [*prompt.tokens.tolist(), *judge.encode_value(label)]
+        own = len(ids) - 1 if reading else len(judge.encode_value(label))
         expected -= naive_logprob(params, model, ids, len(ids) - own)
         scored += own
     assert float(tokens) == scored
@@ -126,24 +123,6 @@ def test_a_batch_is_a_function_of_the_step_and_balanced(made):
     values = [tuple(made.judge({}, 1).encode_value(v)) for v in GRID]
     scored = second.suffix.tokens[second.suffix.mask].reshape(40, -1).tolist()
     assert np.bincount([values.index(tuple(t)) for t in scored]).tolist() == [8] * 5
-
-
-def test_the_points_are_what_the_candidate_was_planned_to_state_and_fit_their_room(made):
-    honest, judge = Examples(made.examples["train"].ads, "train", 0), made.judge({}, 1)
-    said = set()
-    for number in range(80):
-        drawn = honest.group(number, number % 8, 8)
-        item, attempt = fitting(functools.partial(honest.group, number, number % 8, 8), judge)
-        if attempt:
-            continue
-        points = item.points.split(", ")
-        assert len(points) == len(drawn.request.rubric)
-        assert judge.encode_points(item.points)[-1] == made.tokenizer.ids.im_end  # nothing is cut
-        right = {i for i, point in enumerate(points) if point == "right"}
-        wrong = {i for i, point in enumerate(points) if point == "wrong"}
-        assert grade(drawn.request.rubric, right, wrong) == item.label
-        said |= set(points)
-    assert said == {"right", "wrong", "absent"}
 
 
 def test_a_candidate_that_spells_the_mark_of_its_group_is_drawn_again(made):
@@ -175,9 +154,9 @@ def test_what_does_not_fit_is_drawn_again_with_the_same_label_and_a_small_bucket
     pushy, judge = Examples(ads, "train", 0, 0.9), made.judge({}, 1)
     found = [fitting(functools.partial(pushy, number), judge) for number in range(60)]
     assert any(attempt for _, attempt in found)
-    assert [item.label for item, _ in found] == [GRID[number % 5] for number in range(60)]
+    assert [label for (_, label), _ in found] == [GRID[number % 5] for number in range(60)]
     drawn = [pushy(number, attempt) for number, (_, attempt) in enumerate(found)]
-    shown = [made.tokenizer.decode(item.prompt.tokens.tolist()) for item, _ in found]
+    shown = [made.tokenizer.decode(prompt.tokens.tolist()) for (prompt, _), _ in found]
     assert all(e.honest.text in text for e, text in zip(drawn, shown, strict=True) if e.attack)
     assert any("more characters were left out" in text for text in shown)  # of the attack, not of the candidate
     for room, tokens in (("prompt_tokens", 100), ("candidate_tokens", 20)):
@@ -203,12 +182,11 @@ def test_a_group_with_a_candidate_that_never_fits_gets_another_question(made):
     for number in range(5):
         items, question = fitting_group(Long(), judge, number, 8)
         expected = [
-            fitting(functools.partial(examples.group, number, place, 8, question=1), judge)[0].label
-            for place in range(8)
+            fitting(functools.partial(examples.group, number, place, 8, question=1), judge)[0][1] for place in range(8)
         ]
         assert question == 1
-        assert [item.label for item in items] == expected
-        assert len({tuple(item.prompt.tokens.tolist()) for item in items}) == 1
+        assert [label for _, label in items] == expected
+        assert len({tuple(prompt.tokens.tolist()) for prompt, _ in items}) == 1
 
 
 def test_the_folder_is_a_judge(finished):
@@ -233,7 +211,7 @@ def test_everything_measured_is_in_the_folder_the_tables_and_the_events(finished
     assert evaluation["kappa"] == measured["agreement"]["local"]["all"]["kappa"]["mean"]
     validations = read_events(finished, "validation")
     assert [(event["stage"], event["step"]) for event in validations] == [("judge", 0), ("judge", 2), ("judge", 4)]
-    assert [event["stage"] for event in read_events(finished, "stage_end")] == ["reading", "points", "judge"]
+    assert [event["stage"] for event in read_events(finished, "stage_end")] == ["reading", "judge"]
     assert all(event["loss"] > 0 and -1 <= event["kappa"] <= 1 for event in validations)
     assert read_events(finished, "stage_start")[0]["fit"]["longest_prompt"] <= tiny().data.prompt_tokens
     assert load_tokenizer("sentencepiece", finished / "judge").size <= 1024

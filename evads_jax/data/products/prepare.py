@@ -63,7 +63,7 @@ def prepare(config: ConfigDict, workdir: str | Path, log: Log) -> dict[str, Reco
     if data.shards and all((root / split / "manifest.json").is_file() for split in SPLITS):
         opened = open_splits(root)
         if data.source == "render":
-            asked |= {"language": config.run.language, "edition": EDITION, "clips": _clips(data)}
+            asked |= {"language": config.run.language, "edition": EDITION, "clips": list(_clips(data))}
             for split, source in opened.items():
                 held, count = len(source) + len(source.manifest.broken), data[f"products_{split}"]
                 if held != count:
@@ -130,9 +130,9 @@ def survey(source: RecordSource[ProductRecord], says: Callable[[str], bool]) -> 
     return {name: count for name, count in counts.items() if count}
 
 
-def _clips(data: ConfigDict) -> list[int]:
+def _clips(data: ConfigDict) -> tuple[int, int, int]:
     """Clips of a drawn product in each of `DOMAINS`."""
-    return [data.pages, data.videos, data.lives]
+    return data.pages, data.videos, data.lives
 
 
 def _rendered(config: ConfigDict) -> dict[str, Plan]:
@@ -145,7 +145,7 @@ def _rendered(config: ConfigDict) -> dict[str, Plan]:
     plans: dict[str, Plan] = {}
     for split in SPLITS:
         scripts = draw_catalogue(seed, split, data[f"products_{split}"])
-        maker = DrawProducts(split, scripts, language, tuple(clips), config.model.frames, config.model.frame_size)
+        maker = DrawProducts(split, scripts, language, clips, config.model.frames, config.model.frame_size)
         plans[split] = maker, len(scripts), {"language": language, "seed": seed, "clips": clips, "edition": EDITION}
     return plans
 
