@@ -59,7 +59,7 @@ def divided(config, params, mesh):
 
     def drawn(factor):
         draw = np.random.default_rng(factor.size)
-        return jax.device_put(draw.normal(size=factor.shape).astype(np.float32), factor.sharding)
+        return jax.device_put(0.05 * draw.normal(size=factor.shape).astype(np.float32), factor.sharding)
 
     return part._replace(start=jax.tree.map(drawn, part.start))
 
