@@ -25,7 +25,7 @@ from jaxtyping import Array, Float, Int
 
 from evads_jax.models.attention.products import MASKED, masked_logits, product
 
-TILE = 256  # tokens of a tile, of the rows as of the keys
+TILE = 512  # tokens of a tile, of the rows as of the keys; the fastest from 2,112 tokens on (docs/performance.md)
 # The longest prompts, in tokens, that are not cut, by the matrix products of both passes. The plain form keeps the
 # weights and needs two forward and four backward, this one two and five. Of the n² pairs of tiles under a causal mask
 # (n + 1) · n / 2 are computed: 7 · (n + 1) / 2n products against 6, a fifth less from three tiles on. For suffixes none
