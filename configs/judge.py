@@ -3,7 +3,8 @@
     python -m evads_jax.main --config=configs/judge.py --workdir=runs/judge
 
 Trains from fresh parameters and measures on ads of other combinations: agreement with the script, controls, attacks
-(docs/judges.md). About fifteen minutes on two quiet cores (an estimate). It then serves as
+(docs/judges.md). About half an hour on two quiet cores (an estimate). With these steps do not expect a good judge yet:
+pilots learned to tell complete answers from half ones, but hardly right from wrong. It then serves as
 
     python -m evads_jax.main --config=configs/mg_grpo.py:local --config.judge.path=runs/judge/judge \
         --workdir=runs/judged
