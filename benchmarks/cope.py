@@ -22,7 +22,6 @@ import re
 import runpy
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy, normalize
 
-from benchmarks.command import options_parser, put
+from benchmarks.command import in_turn, options_parser, put
 from benchmarks.record import Record
 from evads_jax.models import cope
 from evads_jax.models.cope import DOMAINS, PAIRS, ClipBatch, CopeConfig
@@ -102,7 +101,7 @@ def step(products: int, sizes: Mapping[str, int], rounds: int) -> dict[str, Any]
     apart = abs(one - other) / other, abs(norm - other_norm) / other_norm
     assert apart[0] <= 1e-4, f"losses {one} and {other}"
     assert apart[1] <= 1e-3, f"norms of the gradient {norm} and {other_norm}"
-    seconds = in_turn(works, rounds)
+    seconds = medians(works, rounds)
     return {"products": products, "seconds": seconds, "apart": apart, "parameters": cope.parameter_count(model)}
 
 
@@ -252,18 +251,12 @@ def loss(batch: int, chunk: int, rounds: int) -> dict[str, Any]:
     values = [work() for work in works.values()]
     assert max(values) - min(values) <= 1e-4 * min(values), values
     peaks = {name: peak_memory(work) for name, work in works.items()}
-    return {"seconds": in_turn(works, rounds), "bytes": peaks}
+    return {"seconds": medians(works, rounds), "bytes": peaks}
 
 
-def in_turn(works: Mapping[str, Work], rounds: int) -> dict[str, float]:
+def medians(works: Mapping[str, Work], rounds: int) -> dict[str, float]:
     """The median of each side's seconds; it has worked once before."""
-    taken: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(rounds):
-        for name, work in works.items():
-            begin = time.perf_counter()
-            work()
-            taken[name].append(time.perf_counter() - begin)
-    return {name: statistics.median(seconds) for name, seconds in taken.items()}
+    return {name: statistics.median(seconds) for name, seconds in in_turn(works, rounds).items()}
 
 
 def peak_memory(work: Work) -> int:

@@ -10,8 +10,8 @@ With `--page` the table also goes into the block `speed` of that page. Takes thr
 """
 
 import argparse
+import dataclasses
 import json
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +19,7 @@ import jax
 import numpy as np
 import torch
 
-from benchmarks.command import FASTEST, fastest, options_parser, put
+from benchmarks.command import FASTEST, fastest, in_turn, options_parser, put
 from evads_jax.benchmark.fewshot import Episodes, accuracy, embed, sample
 from evads_jax.models.flor import FlorConfig, init
 from evads_jax.workdir import environment
@@ -49,11 +49,11 @@ def measure(count: int, rounds: int) -> list[dict[str, Any]]:
     labels = np.repeat(np.arange(CLASSES), PER_CLASS)
     colours = rng.integers(0, 160, (CLASSES, 1, 1, 3))
     images = (colours[labels] + rng.integers(0, 96, (len(labels), 64, 64, 3))).astype(np.uint8)
-    model, layout = torch_model(images, rounds)
-    params = {**init(CONFIG, jax.random.key(0)), **nested(named(model.state_dict().items()))}
+    network = torch_network(images, rounds)
+    params = {**init(CONFIG, jax.random.key(0)), **nested(named(network.model.state_dict().items()))}
     cached = np.array(embed(params, CONFIG, images, BATCH))  # a copy: torch wants arrays that it could write to
     theirs = torch.from_numpy(cached)
-    assert np.abs(torch_features(model, images).numpy() - cached).max() <= 1e-4 * np.abs(cached).max()
+    assert np.abs(torch_features(network, images).numpy() - cached).max() <= 1e-4 * np.abs(cached).max()
     rows = []
     for shots in (1, 5):
         episodes = sample(labels, [str(c) for c in range(CLASSES)], shots=shots, count=count, seed=0)
@@ -62,7 +62,7 @@ def measure(count: int, rounds: int) -> list[dict[str, Any]]:
             (
                 f"features of {len(images)} images computed",
                 lambda: embed(params, CONFIG, images, BATCH),
-                lambda: torch_features(model, images),
+                lambda: torch_features(network, images),
             ),
         ):
             sides: dict[str, Callable[[], np.ndarray]] = {
@@ -70,45 +70,56 @@ def measure(count: int, rounds: int) -> list[dict[str, Any]]:
                 "PyTorch, a loop": lambda f=torchs, e=episodes: torch_accuracy(f(), e, 1),
                 "PyTorch, in chunks": lambda f=torchs, e=episodes: torch_accuracy(f(), e, CHUNK),
             }
-            seconds = in_turn(sides, rounds)
+            seconds = best_in_turn(sides, rounds)
             rows.append(
-                {"shots": shots, "form": form, "layout": layout} | {name: count / s for name, s in seconds.items()}
+                {"shots": shots, "form": form, "layout": network.name}
+                | {name: count / s for name, s in seconds.items()}
             )
     return rows
 
 
-def in_turn(sides: dict[str, Callable[[], np.ndarray]], rounds: int) -> dict[str, float]:
+def best_in_turn(sides: dict[str, Callable[[], np.ndarray]], rounds: int) -> dict[str, float]:
     """Seconds of each side's fastest round, after one that does not count; the accuracies must agree."""
     first = {name: work() for name, work in sides.items()}
     for name, found in first.items():
         assert abs(found.mean() - first["evads_jax"].mean()) < 1e-4, name
-    taken: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(rounds):
-        for name, work in sides.items():
-            begin = time.perf_counter()
-            work()
-            taken[name].append(time.perf_counter() - begin)
-    return {name: min(seconds) for name, seconds in taken.items()}
+    return {name: min(seconds) for name, seconds in in_turn(sides, rounds).items()}
 
 
-def torch_model(images: np.ndarray, rounds: int) -> tuple[torch.nn.Module, str]:
-    """The network in the layout of memory in which it is faster, and that layout's name."""
-    taken, models = {}, {}
-    for name, form in {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}.items():
-        models[name] = drawn_resnet(CONFIG.widths, CONFIG.mean_weight).eval().to(memory_format=form)
-        torch_features(models[name], images[:BATCH])
-        taken[name] = fastest(lambda model=models[name]: torch_features(model, images), rounds)
-    best = min(taken, key=lambda name: taken[name])
-    return models[best], best
+@dataclasses.dataclass(frozen=True)
+class TorchNetwork:
+    """PyTorch's network in a layout of memory; its input is to have the same, or the convolutions change it.
+
+    Attributes:
+      model: the network.
+      layout: the layout.
+      name: how the layout is called.
+    """
+
+    model: torch.nn.Module
+    layout: torch.memory_format
+    name: str
+
+
+def torch_network(images: np.ndarray, rounds: int) -> TorchNetwork:
+    """The network in the layout in which it is faster."""
+    networks = [
+        TorchNetwork(drawn_resnet(CONFIG.widths, CONFIG.mean_weight).eval().to(memory_format=layout), layout, name)
+        for name, layout in {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}.items()
+    ]
+    for network in networks:
+        torch_features(network, images[:BATCH])
+    taken = [fastest(lambda network=network: torch_features(network, images), rounds) for network in networks]
+    return networks[int(np.argmin(taken))]
 
 
 @torch.inference_mode()
-def torch_features(model: torch.nn.Module, images: np.ndarray) -> torch.Tensor:
+def torch_features(network: TorchNetwork, images: np.ndarray) -> torch.Tensor:
     """What `embed` computes."""
     found = []
     for start in range(0, len(images), BATCH):
         pixels = torch.from_numpy(images[start : start + BATCH]).permute(0, 3, 1, 2).float() / 255
-        found.append(model(pixels))
+        found.append(network.model(pixels.contiguous(memory_format=network.layout)))
     return torch.cat(found)
 
 

@@ -8,14 +8,13 @@ to the end, with the samples that are left going on by themselves, and for the l
 must be the same in all three. Takes two minutes on two cores (an estimate).
 """
 
-import time
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.command import options_parser, put, table
+from benchmarks.command import in_turn, options_parser, put, table
 from benchmarks.decoder import Sizes, Work
 from benchmarks.grpo_step import QUICK_SIZES
 from benchmarks.record import Record
@@ -82,13 +81,7 @@ def measure(work: Work, config: QwenVLConfig, rounds: int) -> dict[str, float]:
         raise RuntimeError("the long sample is not the same in all forms")
     if not np.array_equal(found[WIDE], found[APART]):
         raise RuntimeError("the samples differ where they go on by themselves")
-    taken: dict[str, list[float]] = {name: [] for name in forms}
-    for _ in range(rounds):
-        for name, form in forms.items():
-            begin = time.perf_counter()
-            form()
-            taken[name].append(time.perf_counter() - begin)
-    return {name: float(np.median(seconds)) for name, seconds in taken.items()}
+    return {name: float(np.median(seconds)) for name, seconds in in_turn(forms, rounds).items()}
 
 
 def ending(tokens: np.ndarray, length: int) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ from evads_jax import storage, whole
 from evads_jax.errors import UserError
 
 # May differ on resume: they decide how long, how often, on which devices or what is looked at, never what was already
-# computed.
+# computed. Of a study they say which runs there are; each run has a config of its own that is held to this list.
 RESUMABLE = (
     "only",
     "seeds",
@@ -29,11 +29,9 @@ RESUMABLE = (
     "finetuned",
     "landscape.",
     "runs",
-    "data.images",
     "experiment.eval.",
     "experiment.log.",
     "experiment.checkpoint.",
-    "experiment.data.images",
     "run.stages",
     "sft.max_steps",
     "rl.max_steps",

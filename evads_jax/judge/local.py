@@ -96,8 +96,8 @@ class LocalJudge:
     ):
         self._params, self._model, self._tokenizer, self._prompts = params, model, tokenizer, prompts
         self._bucket, self._batch, self._builder = prompt_tokens, batch, PromptBuilder(tokenizer, model)
-        self._room = candidate_tokens
-        self._shared_room = prompt_tokens - candidate_tokens - chat.overhead(tokenizer, [], self._builder.layout)
+        self._room, self._overhead = candidate_tokens, chat.overhead(tokenizer, [], self._builder.layout)
+        self._shared_room = prompt_tokens - candidate_tokens - self._overhead
         self._count = chat.counter(tokenizer)
         self._shared = functools.lru_cache(_SHARED_KEPT)(self._fit)
         self._values = [(ids, 0) for ids in map(self.encode_value, GRID)]
@@ -176,8 +176,7 @@ class LocalJudge:
     @property
     def rooms(self) -> tuple[int, int]:
         """Buckets T and S of a prompt split at its candidate: of what is shared, and of the rest with a grid value."""
-        overhead = self._bucket - self._room - self._shared_room
-        return self._shared_room + overhead, self._room + overhead + _LONGEST_VALUE
+        return self._shared_room + self._overhead, self._room + self._overhead + _LONGEST_VALUE
 
     def encode_value(self, value: float) -> list[int]:
         """The continuation that stands for a grid value."""

@@ -17,8 +17,8 @@ class SamplingConfig:
       buckets: numbers of tokens below S, ascending. Decoding begins with room for so many keys and values and goes on
         with the next larger only where a sample is longer; empty: room for S from the beginning.
       compact: numbers of samples, descending. As soon as no more than so many samples of the batch have not ended,
-        these go on by themselves, each with a copy of its prompt's keys and values; the first bounds that memory. On a
-        mesh these copies move between devices. Empty: a batch is as wide as it was until its last sample has ended.
+        these go on by themselves, each with a copy of its prompt's keys and values; the first bounds that memory. For
+        one device. Empty: a batch is as wide as it was until its last sample has ended.
     """
 
     max_new_tokens: int

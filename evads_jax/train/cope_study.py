@@ -5,8 +5,7 @@ W/seed<s>/<model>        a run of the job `cope`: cope, visual, text, per_domain
 W/sweep/<setting>        COPE of the first seed under other loss weights, evaluated on validation products
 W/tables                 retrieval (test), validation/retrieval, weights
 
-`config.only` names some of the runs: several processes share a study, and a call without it writes the tables. The
-products of a seed are to be complete before a second process begins on it.
+Several processes may share it (`train.only`); a seed's products are to be complete before a second one begins on it.
 """
 
 import copy
@@ -22,6 +21,7 @@ from evads_jax.benchmark.retrieval import tables
 from evads_jax.benchmark.table import write_tables
 from evads_jax.errors import UserError
 from evads_jax.train import cope_run
+from evads_jax.train.only import chosen
 
 
 def _model_of(modality: str, *, shared: bool = True) -> Callable[[ConfigDict], None]:
@@ -59,23 +59,19 @@ def run(config: ConfigDict, workdir: Path) -> None:
     if lacking := [split for split in ("validation", "test") if split not in config.experiment.eval.splits]:
         raise UserError(f"the tables show {lacking[0]} products", "config.experiment.eval.splits", "name both splits")
     models = {
-        workdir / f"seed{seed}" / name: _model(config, workdir, seed, name)
-        for seed in config.seeds
-        for name in config.models
+        f"seed{seed}/{name}": _model(config, workdir, seed, name) for seed in config.seeds for name in config.models
     }
-    weighted = {workdir / "sweep" / name: _weighted(config, workdir, name) for name in config.sweep}
-    for experiment in (*models.values(), *weighted.values()):
+    weighted = {f"sweep/{name}": _weighted(config, workdir, name) for name in config.sweep}
+    experiments = {**models, **weighted}
+    for experiment in experiments.values():
         cope_run.check(experiment)
-    runs_by_name = {str(folder.relative_to(workdir)): folder for folder in (*models, *weighted)}
-    if unknown := sorted(set(config.only) - runs_by_name.keys()):
-        raise UserError(f"the study has no run {unknown[0]!r}", "config.only", "of " + ", ".join(runs_by_name))
+    made = chosen(experiments, config.only)
     run_folder.claim(workdir, config)
-    for name, folder in runs_by_name.items():
-        if not config.only or name in config.only:
-            cope_run.run({**models, **weighted}[folder], folder)
+    for name in made:
+        cope_run.run(experiments[name], workdir / name)
     if config.only:
         return
-    runs, sweep = list(models), list(weighted)
+    runs, sweep = ([workdir / name for name in names] for names in (models, weighted))
     if "cope" in config.models:
         sweep.insert(0, workdir / f"seed{config.seeds[0]}" / "cope")
     folder = workdir / "tables"

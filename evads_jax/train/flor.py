@@ -21,7 +21,7 @@ from evads_jax.errors import UserError
 from evads_jax.models import flor
 from evads_jax.models.flor import Augmentation, FlorConfig
 from evads_jax.train import optimizer, state
-from evads_jax.train.stage import Learner
+from evads_jax.train.stage import Learner, StepBatches
 from evads_jax.train.state import TrainState
 
 Tree = Any
@@ -39,7 +39,7 @@ class FlorBatch(NamedTuple):
     labels: Int[Any, " B"]
 
 
-class ImageBatches:
+class ImageBatches(StepBatches[FlorBatch]):
     """Endless batches of a set in a seeded order, anew in every epoch; what is left of an epoch is not used.
 
     Args:
@@ -55,25 +55,16 @@ class ImageBatches:
         if not 0 < batch <= len(images):
             raise UserError(f"batches of {batch} from {len(images)} images of {images.name}", "config: batch")
         self._images, self._batch, self._seed = images, batch, seed
-        self._step, self._epoch, self._order = 0, -1, np.zeros(0, np.int64)
+        self._epoch, self._order = -1, np.zeros(0, np.int64)
 
-    def __next__(self) -> FlorBatch:
-        """The next batch."""
-        epoch, place = divmod(self._step, len(self._images) // self._batch)
+    def batch(self, step: int) -> FlorBatch:
+        """The batch of a step."""
+        epoch, place = divmod(step, len(self._images) // self._batch)
         if epoch != self._epoch:
             self._epoch = epoch
             self._order = np.random.default_rng((self._seed, epoch)).permutation(len(self._images))
         chosen = np.sort(self._order[place * self._batch : (place + 1) * self._batch])  # a mapped file is read in order
-        self._step += 1
         return FlorBatch(np.asarray(self._images.images[chosen]), self._images.labels[chosen])
-
-    def get_state(self) -> dict[str, int]:
-        """The place: batches given so far."""
-        return {"step": self._step}
-
-    def set_state(self, state: dict[str, int]) -> None:
-        """Goes to a place."""
-        self._step = state["step"]
 
 
 class FlorLearner(Learner[FlorBatch]):

@@ -5,8 +5,7 @@ W/runs/<network>_<norm>/<seed>  a run of the job `flor`
 W/landscape                     the job `flor_landscape` over all of them
 W/tables                        flor
 
-`config.only` names some of the runs: several processes, or machines with one disk, share a study, and a call without
-it writes landscape and tables.
+Several processes may share it (`train.only`).
 """
 
 import copy
@@ -17,8 +16,8 @@ from ml_collections import ConfigDict
 from evads_jax import workdir as run_folder
 from evads_jax.benchmark import tables
 from evads_jax.benchmark.fewshot.tables import flor
-from evads_jax.errors import UserError
 from evads_jax.train import flor_job, flor_landscape
+from evads_jax.train.only import chosen
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -39,12 +38,10 @@ def run(config: ConfigDict, workdir: Path) -> None:
     }
     for one in made.values():
         flor_job.check(one)
-    if unknown := sorted(set(config.only) - made.keys()):
-        raise UserError(f"the study has no run {unknown[0]!r}", "config.only", f"of {', '.join(made)}")
+    names = chosen(made, config.only)
     run_folder.claim(workdir, config)
-    for name, one in made.items():
-        if not config.only or name in config.only:
-            flor_job.run(one, workdir / "runs" / name)
+    for name in names:
+        flor_job.run(made[name], workdir / "runs" / name)
     if config.only:
         return
     folders = [workdir / "runs" / name for name in made]

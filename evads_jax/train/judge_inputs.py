@@ -20,6 +20,7 @@ from evads_jax.judge.verdict import GRID
 from evads_jax.models.qwen_vl import QwenVLConfig
 from evads_jax.models.qwen_vl.inputs import Prompt, collate_prompts, collate_suffixes
 from evads_jax.train.inputs import SFTBatch
+from evads_jax.train.stage import StepBatches
 
 TOKENIZER = "sentencepiece"
 # Constant parts of the chat, of fences and of event lines; and the grid values: a verdict is one token and the end of
@@ -37,30 +38,7 @@ Item = tuple[Prompt, float]
 Draw = Callable[[int], JudgeExample]
 
 
-class _Batches:
-    """Endless batches that are a function of the step alone."""
-
-    _step = 0
-
-    def __next__(self) -> SFTBatch:
-        """The next batch."""
-        self._step += 1
-        return self.batch(self._step - 1)
-
-    def batch(self, step: int) -> SFTBatch:
-        """The batch of a step."""
-        raise NotImplementedError
-
-    def get_state(self) -> dict[str, int]:
-        """The place: batches given so far."""
-        return {"step": self._step}
-
-    def set_state(self, state: dict[str, int]) -> None:
-        """Goes to a place."""
-        self._step = state["step"]
-
-
-class ReadingBatches(_Batches):
+class ReadingBatches(StepBatches[SFTBatch]):
     """Whole prompts with their values as text: every token but the first is scored.
 
     Args:
@@ -86,7 +64,7 @@ class ReadingBatches(_Batches):
         return SFTBatch(prompts, collate_suffixes(rest, 1, sum(self._judge.rooms)))
 
 
-class JudgeBatches(_Batches):
+class JudgeBatches(StepBatches[SFTBatch]):
     """Groups: candidates of one question each, of which the values are scored.
 
     What a group's candidates are compared with is its prompt, run once; its suffixes are the candidates with what
@@ -106,7 +84,8 @@ class JudgeBatches(_Batches):
 
     def batch(self, step: int) -> SFTBatch:
         """The batch of a step."""
-        groups = [self.group(step * self._groups + i) for i in range(self._groups)]
+        numbers = range(step * self._groups, (step + 1) * self._groups)
+        groups = [fitting_group(self._examples, self._judge, number, self._size)[0] for number in numbers]
         T, S = self._judge.rooms
         shared = [group[0][0] for group in groups]
         suffixes = [
@@ -115,14 +94,6 @@ class JudgeBatches(_Batches):
         ]
         prompts = collate_prompts(shared, T, 1, self._model.vision.merge**2, self._model)
         return SFTBatch(prompts, collate_suffixes(suffixes, self._size, S))
-
-    def group(self, number: int) -> list[Item]:
-        """A group's candidates, split from the prompt that they share, with their labels.
-
-        Raises:
-          UserError: however often its question is drawn, a candidate does not fit.
-        """
-        return fitting_group(self._examples, self._judge, number, self._size)[0]
 
 
 def fitting(

@@ -1,5 +1,6 @@
 """What the shared loop is given and what it gives back: learner, input, stage and result."""
 
+import abc
 import dataclasses
 import zlib
 from typing import Any, Generic, Protocol, TypeVar
@@ -29,6 +30,29 @@ class Batches(Protocol[BatchT_co]):
     def set_state(self, state: Any) -> None:
         """Goes to a place."""
         ...
+
+
+class StepBatches(abc.ABC, Generic[Batch]):
+    """Endless batches, each a function of its step alone: what `Batches` asks for, where nothing is read in order."""
+
+    _step = 0
+
+    def __next__(self) -> Batch:
+        """The next batch."""
+        self._step += 1
+        return self.batch(self._step - 1)
+
+    @abc.abstractmethod
+    def batch(self, step: int) -> Batch:
+        """The batch of a step."""
+
+    def get_state(self) -> dict[str, int]:
+        """The place: batches given so far."""
+        return {"step": self._step}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        """Goes to a place."""
+        self._step = state["step"]
 
 
 class Learner(Generic[Batch]):

@@ -4,8 +4,7 @@ W/seed<s>/mg         base, sft, mg_grpo, control
 W/seed<s>/<grain>    mg_grpo under another reward grain, from the SFT result of W/seed<s>/mg
 W/tables             learning, learning_summary, reward_ablation
 
-`config.only` names some of these runs: several processes, or machines with one disk, share a study, and a call without
-it writes the tables.
+Several processes may share it (`train.only`).
 """
 
 import copy
@@ -18,8 +17,8 @@ from evads_jax import storage
 from evads_jax import workdir as run_folder
 from evads_jax.benchmark import tables
 from evads_jax.benchmark.table import write_tables
-from evads_jax.errors import UserError
 from evads_jax.train import experiment
+from evads_jax.train.only import chosen
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -39,22 +38,19 @@ def run(config: ConfigDict, workdir: Path) -> None:
         for seed in config.seeds
         for grain in config.grains
     }
-    unknown = sorted(set(config.only) - whole.keys() - ablated.keys())
-    if unknown:
-        known = ", ".join([*whole, *ablated])
-        raise UserError(f"the study has no run {unknown[0]!r}", "config.only", f"of {known}")
-    _runs(whole, workdir, config.only)
+    made = chosen((*whole, *ablated), config.only)
+    _runs(whole, workdir, made)
     if not config.only:
         for table in ("learning", "learning_summary"):
             _write(workdir, table, whole)
-    _runs(ablated, workdir, config.only)
+    _runs(ablated, workdir, made)
     if ablated and not config.only:
         _write(workdir, "reward_ablation", (*whole, *ablated))
 
 
-def _runs(experiments: dict[str, ConfigDict], workdir: Path, only: Sequence[str]) -> None:
+def _runs(experiments: dict[str, ConfigDict], workdir: Path, made: Sequence[str]) -> None:
     for name, config in experiments.items():
-        if not only or name in only:
+        if name in made:
             experiment.run(config, workdir / name)
 
 

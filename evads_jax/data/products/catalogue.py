@@ -2,9 +2,9 @@
 
 A product is a combination of six attributes. Four are seen (kind, colour, material, badge), two are told (brand,
 claim). Products come in families of three: one, a look-alike that differs from it in colour, material or badge, and
-one that differs in brand or claim. What only looks cannot tell the third from the first, what
-only listens not the second: shade and price are the family's too. A hash of the combination decides its split, so that
-no combination is in two splits, whatever the seeds.
+one that differs in brand or claim. What only looks cannot tell the third from the first, what only listens not the
+second: shade and price are the family's too. A hash of the combination decides its split, so that no combination is in
+two splits, whatever the seeds.
 """
 
 import dataclasses
