@@ -23,6 +23,7 @@ from evads_jax.benchmark import tables
 from evads_jax.benchmark.fewshot import evaluation
 from evads_jax.benchmark.fewshot.evaluation import Protocol
 from evads_jax.benchmark.fewshot.tables import flor as flor_tables
+from evads_jax.data.fewshot.prepare import check as check_sets
 from evads_jax.data.fewshot.prepare import prepare
 from evads_jax.data.fewshot.sets import ImageSet, file_name
 from evads_jax.errors import UserError
@@ -53,8 +54,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     """
     protocol = check(config)
     log, console, say = open_run(config, workdir)
-    names = [config.data.train, config.data.validation, *config.data.targets]
-    sets = prepare(config.data, names, config.model.image_size, images_folder(config, workdir), say)
+    sets = prepare(config.data, _set_names(config), config.model.image_size, images_folder(config, workdir), say)
     targets = [sets[name] for name in config.data.targets]
     evaluation.check(protocol, targets)
     model = FlorConfig.from_config(config.model, len(sets[config.data.train].classes))
@@ -97,6 +97,7 @@ def check(config: ConfigDict) -> Protocol:
     if config.data.train in (config.data.validation, *config.data.targets):
         what = f"{config.data.train} cannot be trained on and asked about"
         raise UserError(what, "config.data.train", "take other classes")
+    check_sets(config.data, _set_names(config))
     return Protocol.from_config(config.eval)
 
 
@@ -118,6 +119,10 @@ def trained(config: ConfigDict, workdir: Path, classes: int) -> tuple[FlorConfig
     """
     model = FlorConfig.from_config(config.model, classes)
     return model, load_params(workdir, STAGE, flor.abstract(model))
+
+
+def _set_names(config: ConfigDict) -> list[str]:
+    return [config.data.train, config.data.validation, *config.data.targets]
 
 
 def _augmentation(config: ConfigDict) -> Augmentation:

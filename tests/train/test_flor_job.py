@@ -112,7 +112,7 @@ def test_a_work_directory_of_another_norm_is_refused(finished, images):
 def test_what_cannot_work_is_refused_before_anything_is_made(tmp_path, changes, told):
     with pytest.raises(UserError, match=told):
         flor_job.run(small(**changes), tmp_path / "w")
-    assert not (tmp_path / "w" / "images").exists()
+    assert not (tmp_path / "w").exists()
 
 
 def test_classes_too_small_for_the_episodes_are_told_before_the_training(tmp_path, images):

@@ -138,7 +138,8 @@ def evaluate(
       batch: images computed at one time.
 
     Returns:
-      What `summary.json` holds: `about`, `set`, `images`, `classes`, and `figures`, by `<method>_<shots>`.
+      What `summary.json` holds: `about`, `set`, `images`, `classes`, `unreadable`, `figures`, by `<method>_<shots>`,
+      and `not_asked`: the same of figures that an earlier call asked for and this one does not.
     """
     kept, arrays = _read(folder, about, images)
     figures: dict[str, Any] = {}
@@ -169,9 +170,11 @@ def evaluate(
         "set": {"name": images.name, "digest": images.digest},
         "images": len(images),
         "classes": len(images.classes),
+        "unreadable": list(images.unreadable),
         "figures": figures,
+        "not_asked": {name: figure for name, figure in kept.items() if name not in figures},
     }
-    files.write_arrays(folder / ACCURACIES, {name: arrays[name] for name in figures})
+    files.write_arrays(folder / ACCURACIES, {name: arrays[name] for name in kept})
     files.write(folder / SUMMARY, files.to_json(summary, indent=2) + "\n")
     return summary
 
@@ -197,7 +200,8 @@ def _read(folder: Path, about: Mapping[str, Any], images: ImageSet) -> tuple[dic
         summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
         found = files.read_arrays(folder / ACCURACIES)
         if summary["about"] == dict(about) and summary["set"]["digest"] == images.digest:
-            return {name: figure for name, figure in summary["figures"].items() if name in found}, found
+            figures = summary["not_asked"] | summary["figures"]
+            return {name: figure for name, figure in figures.items() if name in found}, found
     except (OSError, ValueError, KeyError):
         pass
     return {}, {}

@@ -58,10 +58,19 @@ def prepare(data: ConfigDict, names: Sequence[str], size: int, root: Path, say: 
     Raises:
       UserError: an unknown name, a missing folder, an unreadable image that is refused, a full disk.
     """
+    plans = check(data, names)  # all of them before the first is made
+    return {one.name: _made(one, data, size, root, say) for one in plans}
+
+
+def check(data: ConfigDict, names: Sequence[str]) -> list[Plan]:
+    """How the sets of some names are made, each once; nothing is made yet.
+
+    Raises:
+      UserError: an unknown name, a missing folder, an unknown choice.
+    """
     if data.bad_images not in ("skip", "refuse"):
         raise UserError(f"unknown choice {data.bad_images!r}", "config.data.bad_images", "one of skip, refuse")
-    plans = [plan(data, name) for name in dict.fromkeys(names)]  # all of them before the first is made
-    return {one.name: _made(one, data, size, root, say) for one in plans}
+    return [plan(data, name) for name in dict.fromkeys(names)]
 
 
 def plan(data: ConfigDict, name: str) -> Plan:
@@ -135,7 +144,8 @@ def _made(plan: Plan, data: ConfigDict, size: int, root: Path, say: Log) -> Imag
             raise UserError(f"{len(kept['bad'])} images of {plan.name} cannot be read, first {first}", "config.data")
         say(f"{plan.name}: {len(kept['bad'])} unreadable images left out, first {first}")
     digest = hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
-    return ImageSet(plan.name, images, np.array(kept["labels"], np.int32), tuple(kept["classes"]), digest)
+    labels, classes = np.array(kept["labels"], np.int32), tuple(kept["classes"])
+    return ImageSet(plan.name, images, labels, classes, digest, tuple(kept["bad"]))
 
 
 @contextlib.contextmanager

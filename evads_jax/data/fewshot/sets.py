@@ -21,6 +21,7 @@ class ImageSet:
       labels: int32 [M], in 0 … C−1.
       classes: the names of the C classes.
       digest: names what the images were made from; results on sets of different digests are not comparable.
+      unreadable: the images that were left out because they cannot be read, each with its reason.
     """
 
     name: str
@@ -28,6 +29,7 @@ class ImageSet:
     labels: Int[np.ndarray, " M"]
     classes: tuple[str, ...]
     digest: str = ""
+    unreadable: tuple[str, ...] = ()
 
     def __post_init__(self):
         """Refuses labels that are not of these images or classes."""

@@ -93,6 +93,30 @@ def test_only_what_changed_is_asked_again(kept, params, monkeypatch, tmp_path):
     }
 
 
+def test_a_call_that_asks_for_less_throws_nothing_away(kept, params, monkeypatch, tmp_path):
+    folder, summary = kept
+    copied = tmp_path / "colours"
+    copied.mkdir()
+    for path in folder.iterdir():
+        (copied / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr(evaluation, "embed", never)
+    monkeypatch.setattr(evaluation, "finetuned_accuracy", never)
+    less = evaluated(params, copied, finetuned_episodes=0, shots=(1,), rounds=(2,))[0]
+    assert sorted(less["figures"]) == ["prototypes_1", "transductive_1"]
+    assert sorted(less["not_asked"]) == ["finetuned_1", "finetuned_2", "prototypes_2", "transductive_2"]
+    assert evaluated(params, copied)[0] == summary
+    with np.load(folder / "accuracies.npz") as before, np.load(copied / "accuracies.npz") as after:
+        assert {name: array.tolist() for name, array in before.items()} == {
+            name: array.tolist() for name, array in after.items()
+        }
+
+
+def test_the_images_that_could_not_be_read_are_named_beside_the_figures(params, tmp_path):
+    images = dataclasses.replace(images_of(), unreadable=("a/3.png: no image",))
+    summary = evaluated(params, tmp_path, images, finetuned_episodes=0)[0]
+    assert (summary["images"], summary["unreadable"]) == (32, ["a/3.png: no image"])
+
+
 @pytest.mark.parametrize("other", [{"about": {**ABOUT, "step": 4}}, {"images": images_of(1)}])
 def test_figures_of_other_weights_or_images_are_not_taken_over(kept, params, tmp_path, other):
     folder = tmp_path / "colours"
