@@ -89,8 +89,7 @@ def check(config: ConfigDict) -> Protocol:
             config.model.update(flor.vit_sizes(config.model.weights))
     FlorConfig.from_config(config.model, 2)
     _augmentation(config)
-    if config.train.optimizer != "adamw":
-        raise UserError(f"unknown optimizer {config.train.optimizer!r}", "config.train.optimizer", "take adamw")
+    optimizer.check(config.train, "config.train")
     if config.data.validation in config.data.targets:
         what = f"{config.data.validation} cannot choose the step and be a target"
         raise UserError(what, "config.data.validation", "take other classes")
@@ -156,10 +155,11 @@ def _train(
         validate_every=section.validate_every,
         patience=section.patience,
     )
+    matrices = optimizer.matrices(flor.abstract(model), flor.axes(model), flor.fan_in(model))
     learner = FlorLearner(
         _start(config, model, mesh),
         model,
-        optimizer.make(section, flor.decay_mask(model), section.max_steps),
+        optimizer.make(section, flor.decay_mask(model), section.max_steps, matrices),
         _augmentation(config),
         EpisodeValidation(model, validation, episodes, section.validation_batch),
         _placer(mesh),

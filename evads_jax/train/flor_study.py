@@ -55,6 +55,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
 def _experiment(config: ConfigDict, workdir: Path, network: str, norm: str, seed: int) -> ConfigDict:
     made = copy.deepcopy(config.experiment)
     made.run.seed, made.model.network, made.model.norm = seed, network, norm
+    made.train.update(config.training[network])
     made.data.images = made.data.images or str(workdir / "images")
     made.eval.finetuned_episodes = config.finetuned_episodes if norm in config.finetuned else 0
     return made

@@ -100,7 +100,7 @@ def test_a_work_directory_of_another_norm_is_refused(finished, images):
         ({"model.norm": "group"}, "no norm 'group'"),
         ({"model.weights": "/nowhere", "model.network": "resnet10"}, "weights are for the network vit"),
         ({"model.weights": "/nowhere"}, r"no readable config\.json"),
-        ({"train.optimizer": "muon"}, "take adamw"),
+        ({"train.optimizer": "sgd"}, "unknown optimizer"),
         ({"data.targets": ("photos/validation",)}, "cannot choose the step and be a target"),
         ({"data.targets": ("photos/train",)}, "photos/train cannot be trained on and asked about"),
         ({"data.validation": "photos/train"}, "photos/train cannot be trained on and asked about"),
@@ -253,8 +253,13 @@ def test_the_study_asks_each_norm_of_each_network_alike(tmp_path):
     assert made.eval.finetuned_episodes == 0
     config.finetuned = ("flor",)
     assert flor_study._experiment(config, tmp_path, "vit", "flor", 12).eval.finetuned_episodes == 50
+    for network, optimizer in (("resnet10", "adamw"), ("vit", "muon")):
+        trained = {
+            norm: flor_study._experiment(config, tmp_path, network, norm, 12).train for norm in ("fixed", "flor")
+        }
+        assert trained["fixed"] == trained["flor"] == CONFIG(network).train
+        assert trained["flor"].optimizer == optimizer
     assert made.data.images == str(tmp_path / "images")
-    assert made.train == config.experiment.train
 
 
 def test_the_image_sets_of_the_default_are_all_known():

@@ -7,7 +7,7 @@ Parameters, running statistics among them, are one tree; `features` is a pure fu
 from evads_jax.models.flor.augmentation import Augmentation, augment
 from evads_jax.models.flor.config import NORMS, FlorConfig
 from evads_jax.models.flor.model import features, initial_mix, logits
-from evads_jax.models.flor.parameters import STATISTICS, abstract, axes, decay_mask, init, parameter_count
+from evads_jax.models.flor.parameters import STATISTICS, abstract, axes, decay_mask, fan_in, init, parameter_count
 from evads_jax.models.flor.weights import load_vit, vit_sizes
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "augment",
     "axes",
     "decay_mask",
+    "fan_in",
     "features",
     "init",
     "initial_mix",

@@ -24,14 +24,15 @@ Axes = tuple[str | None, ...]
 STATISTICS = "statistics"
 
 
-def _weight(rngs: nnx.Rngs, shape: tuple[int, ...], axes: Axes, deviation: float) -> nnx.Param:
-    """A normally drawn matrix, kernel or table; subject to weight decay."""
-    return nnx.Param(jax.random.normal(rngs.params(), shape, jnp.float32) * deviation, axes=axes, decay=True)
+def _weight(rngs: nnx.Rngs, shape: tuple[int, ...], axes: Axes, deviation: float, fan_in: int = 0) -> nnx.Param:
+    """A normally drawn matrix, kernel or (without `fan_in`) table; subject to weight decay."""
+    value = jax.random.normal(rngs.params(), shape, jnp.float32) * deviation
+    return nnx.Param(value, axes=axes, decay=True, fan_in=fan_in)
 
 
 def _constant(value: float, shape: tuple[int, ...], axes: Axes) -> nnx.Param:
     """A norm's scale, a bias or a running statistic; no weight decay."""
-    return nnx.Param(jnp.full(shape, value, jnp.float32), axes=axes, decay=False)
+    return nnx.Param(jnp.full(shape, value, jnp.float32), axes=axes, decay=False, fan_in=0)
 
 
 class Affine(nnx.Module):
@@ -60,7 +61,8 @@ class Running(nnx.Module):
 
 def _kernel(rngs: nnx.Rngs, size: int, inputs: int, outputs: int) -> nnx.Param:
     """Normal with variance 2 / (size² · outputs), as the released code has it."""
-    return _weight(rngs, (size, size, inputs, outputs), (None,) * 4, math.sqrt(2 / (size**2 * outputs)))
+    shape, deviation = (size, size, inputs, outputs), math.sqrt(2 / (size**2 * outputs))
+    return _weight(rngs, shape, (None,) * 4, deviation, size**2 * inputs)
 
 
 class Block(nnx.Module):
@@ -112,7 +114,7 @@ class Linear(nnx.Module):
         self, rngs: nnx.Rngs, stack: tuple[int, ...], inputs: int, outputs: tuple[int, ...], axes: Axes, scale=1.0
     ):
         layers = ("layers",) * len(stack)
-        self.weight = _weight(rngs, (*stack, inputs, *outputs), (*layers, *axes), scale / math.sqrt(inputs))
+        self.weight = _weight(rngs, (*stack, inputs, *outputs), (*layers, *axes), scale / math.sqrt(inputs), inputs)
         self.bias = _constant(0.0, (*stack, *outputs), (*layers, *axes[1:]))
 
 
@@ -195,6 +197,11 @@ def axes(config: FlorConfig) -> Params:
 def decay_mask(config: FlorConfig) -> Params:
     """The tree of `init` with True where weight decay applies, False at norms, biases and statistics."""
     return metadata(lambda: Flor(nnx.Rngs(0), config), "decay")
+
+
+def fan_in(config: FlorConfig) -> Params:
+    """The tree of `init` with how many inputs each output of a matrix or kernel sums over; 0 for everything else."""
+    return metadata(lambda: Flor(nnx.Rngs(0), config), "fan_in")
 
 
 def parameter_count(config: FlorConfig) -> int:

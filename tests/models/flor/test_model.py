@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from pathlib import Path
 
 import jax
@@ -16,6 +17,7 @@ from evads_jax.models.flor import (
     abstract,
     axes,
     decay_mask,
+    fan_in,
     features,
     init,
     initial_mix,
@@ -157,6 +159,19 @@ def test_each_array_is_declared_once(base):
         last = path[-1].key
         assert len(names) == len(shape.shape), path
         assert decays == (last not in ("scale", "bias", "mean", "variance")), path
+
+
+@pytest.mark.parametrize("base", [RESNET, VIT])
+def test_every_map_between_channels_says_how_many_inputs_it_sums_over(base):
+    leaves = jax.tree_util.tree_leaves_with_path
+    inputs = {jax.tree_util.keystr(path): n for path, n in leaves(fan_in(base))}
+    for path, shape in leaves(abstract(base)):
+        names = [key.key for key in path]
+        matrix = names[0] == "network" and names[-1].startswith(("weight", "kernel"))
+        first = 1 if "layers" in names else 0
+        last = first + 3 if names[-1].startswith("kernel") else first + 1
+        expected = math.prod(shape.shape[first:last]) if matrix else 0
+        assert inputs[jax.tree_util.keystr(path)] == expected, path
 
 
 def test_the_published_sizes():
