@@ -31,6 +31,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
       config: see configs/compile.py, variant `sweep`.
       workdir: where the cells are kept.
     """
+    jax.config.update("jax_platforms", "cpu")  # counting bounds in here must not take libtpu, which has room for one
     workdir.mkdir(parents=True, exist_ok=True)
     bounds = _bounds(config, workdir / "bounds.json")
     for cell in cells(config):
