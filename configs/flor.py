@@ -207,7 +207,7 @@ def _landscape(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     landscape.weights = tuple(i / 10 for i in range(11))  # w: 0 the norm of the batch, 1 that of one image
     landscape.lengths = tuple(i / 5 for i in range(11))  # of a change, in norms of the representation
     landscape.draws = 5  # directions
-    landscape.images_per_class = 40  # at most
+    landscape.images_per_class = 24  # at most
     landscape.ways, landscape.shots, landscape.queries = 5, 5, 15
     landscape.episodes = 200
     landscape.temperature = 10.0  # what scores are multiplied by before their cross-entropy; not given in the paper
