@@ -3,8 +3,8 @@
     python -m evads_jax.main --config=configs/flor.py --workdir=runs/flor
 
 trains a ResNet10 with FLoR's norm on rendered product photos and asks it about products in photos, line drawings and
-thermal pictures and about patches of materials: about four minutes on two quiet cores (an estimate), half a minute more
-the first time, when the images are drawn. Expect accuracies to fall from photos to textures in this order. Variants
+thermal pictures and about patches of materials: five minutes on one core, half a minute more the first time, when the
+images are drawn. Expect accuracies to fall from photos to textures in this order. Variants
 follow a colon, several are joined with a plus and applied in turn, e.g. configs/flor.py:vit+layer:
 
     vit                                         the other network: a small ViT with FLoR's norm
@@ -14,7 +14,7 @@ follow a colon, several are joined with a plus and applied in turn, e.g. configs
     mini_imagenet                               the published sizes and data, for an accelerator (see the function)
     smoke                                       a few steps: it shows that the parts fit
     study                                       every network and norm over three seeds, the landscape, the tables:
-                                                27 trainings, about two hours on two quiet cores (an estimate)
+                                                27 trainings, 97 minutes on one core, and then the landscape
     landscape                                   the loss between two norms, of finished runs (--config.runs)
 
     python -m evads_jax.main --config=configs/flor.py:study --workdir=runs/flor_study
