@@ -79,10 +79,14 @@ def measure(count: int, rounds: int) -> list[dict[str, Any]]:
 
 
 def best_in_turn(sides: dict[str, Callable[[], np.ndarray]], rounds: int) -> dict[str, float]:
-    """Seconds of each side's fastest round, after one that does not count; the accuracies must agree."""
+    """Seconds of each side's fastest round, after one that does not count.
+
+    The accuracies must agree, but for one query in a thousand: those that lie between two prototypes fall to either
+    side by the rounding of their features.
+    """
     first = {name: work() for name, work in sides.items()}
     for name, found in first.items():
-        assert abs(found.mean() - first["evads_jax"].mean()) < 1e-4, name
+        assert abs(found.mean() - first["evads_jax"].mean()) < 1e-3, name
     return {name: min(seconds) for name, seconds in in_turn(sides, rounds).items()}
 
 
