@@ -12,7 +12,7 @@ Variants follow a colon, joined with a plus (configs/cope.py:released+text):
     released                   the authors' later code: pages fused, video and live visual only
     rope                       ROPE's files and the published sizes, from downloaded weights; see docs/cope.md
     search                     nearest products of a clip, as a page (another job)
-    study                      the models over three seeds, and the loss weights swept (another job; 65 minutes on one core)
+    study                      the models over three seeds, and the loss weights swept (65 minutes on one core)
 
 The search and the study:
 
