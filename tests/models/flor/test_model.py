@@ -22,6 +22,7 @@ from evads_jax.models.flor import (
     init,
     initial_mix,
     logits,
+    model,
     parameter_count,
 )
 
@@ -172,6 +173,17 @@ def test_every_map_between_channels_says_how_many_inputs_it_sums_over(base):
         last = first + 3 if names[-1].startswith("kernel") else first + 1
         expected = math.prod(shape.shape[first:last]) if matrix else 0
         assert inputs[jax.tree_util.keystr(path)] == expected, path
+
+
+@pytest.mark.parametrize(("side", "stride", "size"), [(1, 1, 3), (2, 1, 3), (3, 2, 3), (4, 2, 3), (12, 2, 7)])
+def test_maps_smaller_than_the_kernel_are_convolved_as_others_are(side, stride, size):
+    rng = np.random.default_rng(side)
+    x, kernel = rng.normal(size=(2, side, side, 5)), rng.normal(size=(size, size, 5, 4))
+    found, back = jax.vjp(lambda x, k: model._convolve(x, k, stride), x, kernel)
+    expected, expected_back = jax.vjp(lambda x, k: model._convolve_directly(x, k, stride=stride), x, kernel)
+    assert "dot_general" in str(jax.make_jaxpr(lambda x: model._convolve(x, kernel, stride))(x))
+    close(found, expected, 1e-5)
+    jax.tree.map(lambda a, b: close(a, b, 1e-5), back(np.ones_like(found)), expected_back(np.ones_like(found)))
 
 
 def test_the_published_sizes():
