@@ -11,7 +11,7 @@ loss as open_clip has it, the whole matrix of similarities at once, and PyTorch'
 agree before anything is timed. The loss alone is that of given embeddings, with gradients: ours in chunks and whole.
 
 With `--page` the tables also go into the block `speed` of that page. `--quick` shows that the parts fit; the whole
-takes ten minutes and 5 GB on two quiet cores (an estimate); started again with the same `--out` and options it goes on
+takes five minutes and 5.5 GB on two quiet cores; started again with the same `--out` and options it goes on
 where it stopped.
 """
 

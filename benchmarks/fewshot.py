@@ -6,12 +6,11 @@ Run it from the root of the repository, in the environment that `make test-peers
 images, weights (a ResNet10 with mixed norms, drawn) and episodes, take turns in one process with all its cores, and
 must agree on the accuracy. PyTorch is written twice, as the usual loop over episodes and over chunks of 64 of them, and
 computes its features in the layout of memory that is faster here.
-With `--page` the table also goes into the block `speed` of that page. Takes three minutes on two cores (an estimate).
+With `--page` the table also goes into the block `speed` of that page. Three minutes on two cores.
 """
 
 import argparse
 import dataclasses
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -20,9 +19,9 @@ import numpy as np
 import torch
 
 from benchmarks.command import FASTEST, fastest, in_turn, options_parser, put
+from benchmarks.record import Record
 from evads_jax.benchmark.fewshot import Episodes, accuracy, embed, sample
 from evads_jax.models.flor import FlorConfig, init
-from evads_jax.workdir import environment
 from tests.models.flor.make_golden import drawn_resnet, named
 
 CONFIG = FlorConfig(norm="fixed", beta=(0.01, 0.01), image_size=64)
@@ -31,14 +30,14 @@ CLASSES, PER_CLASS, CHUNK, BATCH = 20, 32, 64, 128
 
 def main() -> None:
     """The command."""
-    parser = options_parser(__doc__, "also put the table into the block `speed` of this page", 5, FASTEST)
+    parser = options_parser(__doc__, "also put the table into the block `speed` of this page", 15, FASTEST)
     parser.add_argument("--episodes", type=int, default=2000)
     options = parser.parse_args()
-    found = measure(options.episodes, options.rounds)
-    text = "\n".join([*table(found), "", described(options, found[0]["layout"])])
+    record = Record(options.out, rounds=options.rounds, episodes=options.episodes)
+    found = record.once("sides in turn", lambda: measure(options.episodes, options.rounds))
+    about = f"{described(options, found[0]['layout'])} {record.described('python -m benchmarks.fewshot')}"
+    text = "\n".join([*table(found), "", about])
     print(text)
-    if options.out:
-        options.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     if options.page:
         put(options.page, {"speed": text})
 
@@ -177,11 +176,10 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def described(options: argparse.Namespace, layout: str) -> str:
-    """What was measured, where; with the layout of PyTorch's network."""
-    versions = f"jax {jax.__version__}, torch {torch.__version__.split('+')[0]}, {torch.get_num_threads()} threads"
+    """What was measured, with the layout of PyTorch's network."""
     return (
         f"Episodes a second, {options.episodes} episodes of 5 ways and 15 queries, 64 pixels, the fastest of "
-        f"{options.rounds} rounds; PyTorch's network {layout}. {environment()['processor']}; {versions}."
+        f"{options.rounds} rounds; PyTorch's network {layout}, {torch.get_num_threads()} threads."
     )
 
 
