@@ -4,7 +4,7 @@
 
 Run it from the root of the repository, in the environment that `make test-peers` makes. Both sides see the same
 images, weights (a ResNet10 with mixed norms, drawn) and episodes, take turns in one process with all its cores, and
-must agree on the accuracy. PyTorch is written twice, as the usual loop over episodes and over chunks of 64 of them, and
+must agree on the accuracy. PyTorch is written twice, as the usual loop over episodes and over chunks of 16 of them, and
 computes its features in the layout of memory that is faster here.
 With `--page` the table also goes into the block `speed` of that page. Three minutes on two cores.
 """
@@ -25,7 +25,7 @@ from evads_jax.models.flor import FlorConfig, init
 from tests.models.flor.make_golden import drawn_resnet, named
 
 CONFIG = FlorConfig(norm="fixed", beta=(0.01, 0.01), image_size=64)
-CLASSES, PER_CLASS, CHUNK, BATCH = 20, 32, 64, 128
+CLASSES, PER_CLASS, CHUNK, BATCH = 20, 32, 16, 128
 
 
 def main() -> None:

@@ -52,7 +52,7 @@ class Transduction:
 
 
 def accuracy(
-    features: Float[Array, "M D"], episodes: Episodes, transduction: Transduction | None = None, chunk: int = 64
+    features: Float[Array, "M D"], episodes: Episodes, transduction: Transduction | None = None, chunk: int = 16
 ) -> Float[np.ndarray, " E"]:
     """Each episode's share of queries whose nearest prototype is that of their class.
 
