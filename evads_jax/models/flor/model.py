@@ -112,7 +112,7 @@ def _convolve_directly(x: Array, kernel: Array, *, stride: int) -> Array:
 def _convolve_by_product(x: Array, kernel: Array, *, stride: int) -> Array:
     """The same as one product of all windows with the kernel.
 
-    For maps smaller than the kernel XLA's convolution on CPUs is some 80 times slower than this, in the gradient too;
+    For maps smaller than the kernel XLA's convolution on CPUs is up to 80 times slower than this, in the gradient too;
     for others it is the faster one.
     """
     K, _, C, O = kernel.shape
