@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -81,10 +82,7 @@ def test_what_is_kept_is_not_asked_again(kept, params, monkeypatch):
 
 def test_only_what_changed_is_asked_again(kept, params, monkeypatch, tmp_path):
     folder, summary = kept
-    copied = tmp_path / "colours"
-    copied.mkdir()
-    for path in folder.iterdir():
-        (copied / path.name).write_bytes(path.read_bytes())
+    copied = shutil.copytree(folder, tmp_path / "colours")
     monkeypatch.setattr(evaluation, "finetuned_accuracy", never)
     again = evaluated(params, copied, rounds=(1, 1))[0]["figures"]
     assert again["transductive_1"]["protocol"]["rounds"] == 1
@@ -95,10 +93,7 @@ def test_only_what_changed_is_asked_again(kept, params, monkeypatch, tmp_path):
 
 def test_a_call_that_asks_for_less_throws_nothing_away(kept, params, monkeypatch, tmp_path):
     folder, summary = kept
-    copied = tmp_path / "colours"
-    copied.mkdir()
-    for path in folder.iterdir():
-        (copied / path.name).write_bytes(path.read_bytes())
+    copied = shutil.copytree(folder, tmp_path / "colours")
     monkeypatch.setattr(evaluation, "embed", never)
     monkeypatch.setattr(evaluation, "finetuned_accuracy", never)
     less = evaluated(params, copied, finetuned_episodes=0, shots=(1,), rounds=(2,))[0]
@@ -119,10 +114,7 @@ def test_the_images_that_could_not_be_read_are_named_beside_the_figures(params, 
 
 @pytest.mark.parametrize("other", [{"about": {**ABOUT, "step": 4}}, {"images": images_of(1)}])
 def test_figures_of_other_weights_or_images_are_not_taken_over(kept, params, tmp_path, other):
-    folder = tmp_path / "colours"
-    folder.mkdir()
-    for path in kept[0].iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
+    folder = shutil.copytree(kept[0], tmp_path / "colours")
     asked = evaluated(params, folder, finetuned_episodes=0, **other)[0]
     assert "finetuned_1" not in asked["figures"]
     assert asked["about"] == other.get("about", ABOUT)
