@@ -80,7 +80,7 @@ class Steps:
         rl.update(
             loss="grpo", kl="none", batch_prompts=rows, group=max(work.group, 2), max_new_tokens=work.new,
             optimizer="adamw", learning_rate=1e-6, warmup_steps=0, weight_decay=0.0, clip_norm=1.0,
-            micro_groups=settings.micro_groups,
+            micro_groups=settings.micro_groups, logit_chunk=256,
         )  # fmt: skip
         sampling = SamplingConfig(work.new)  # no stop id: every completion has its full length
         made = optimizer.make(rl, qwen_vl.decay_mask(config), 10**6)
