@@ -18,7 +18,7 @@ export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.5
 # XLA on CPU takes and gives back hundreds of MB a step; with huge pages that costs a tenth of the time in the kernel.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
-# A training keeps it from step to step: faulting it in again costs a third of a short step on a virtual machine.
+# A training keeps it from step to step: faulting it in again costs up to a third of a short step on a virtual machine.
 KEPT := glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184
 # Bytecode is made at the first import, of what is imported: most of it never is.
 PIP := -m pip --disable-pip-version-check --quiet install --no-compile
