@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -107,6 +108,48 @@ def shardings(axes: Any, mesh: Mesh, abstract: Any, rules: Mapping[str, str | No
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """The sharding of every array of a batch: its first axis over `data` and `fsdp`."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def take_rows(table: jax.Array, index: jax.Array) -> jax.Array:
+    """`table[index]`, an index out of range clipped; on a mesh that divides B, each device from its own rows.
+
+    These are those at its place in `by_rows`; there, an index outside of them is clipped to their edge. Nothing is
+    sent, in either pass. Of a plain gather the compiler knows no indices, and it brings the table to every device.
+
+    Args:
+      table: [n, …], of which each of B neighbours in turn has n/B rows.
+      index: [B, T], rows of `table`; of b, among its own or on its device.
+    """
+    B = len(index)
+    if len(table) % B or _dividing(B) is None:
+        return jnp.take(table, jnp.maximum(index, 0), axis=0, mode="clip")
+    split = PartitionSpec(BATCH_AXES)
+
+    def own(table: jax.Array, index: jax.Array) -> jax.Array:
+        first = jax.lax.axis_index(BATCH_AXES) * len(table)
+        return jnp.take(table, jnp.maximum(index - first, 0), axis=0, mode="clip")
+
+    return jax.shard_map(own, in_specs=split, out_specs=split, axis_names=set(BATCH_AXES))(table, index)
+
+
+def by_rows(x: jax.Array) -> jax.Array:
+    """`x` with its first axis over `data` and `fsdp` on the current mesh (`jax.set_mesh`), where these divide it.
+
+    The compiler must be told where activations live: it sees a matrix that is split over `fsdp` where it is contracted,
+    and may find it cheaper to split the product there, hold the whole batch on every device and add up what they have.
+    """
+    if _dividing(x.shape[0]) is None:
+        return x
+    rest = (PartitionSpec.UNCONSTRAINED,) * (x.ndim - 1)
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH_AXES, *rest))
+
+
+def _dividing(rows: int) -> jax.sharding.AbstractMesh | None:
+    """The current mesh, if it has several devices and its batch axes divide so many rows."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1 or set(mesh.axis_names) != set(MESH_AXES):
+        return None
+    return None if rows % (mesh.shape["data"] * mesh.shape["fsdp"]) else mesh
 
 
 def batch_shardings(batch: Any, mesh: Mesh) -> Any:

@@ -90,5 +90,78 @@ def test_a_process_reads_the_rows_that_its_devices_hold(on_eight_devices):
     assert told["(1, 4, 1) halves"] == {"0": first + last}  # the other process has no device of the mesh
 
 
+OWN_ROWS = """
+import json, re, jax, jax.numpy as jnp, numpy as np
+from evads_jax.models import partitioning, qwen_vl
+from evads_jax.models.qwen_vl import PromptBatch, SuffixBatch, VideoInputs, VisionConfig
+
+vision = VisionConfig(width=16, layers=2, heads=2, mlp_width=24, patch=2, merge=2, position_grid=3, deepstack=(0,))
+config = qwen_vl.QwenVLConfig(vocabulary=40, width=16, layers=2, heads=4, kv_heads=2, head_width=12, mlp_width=20,
+                              mrope_sections=(2, 2, 2), vision=vision, scan_layers=True, remat=True)
+B, units, P, T, G, S = 8, 3, 20, 21, 2, 5  # 480 patches, 120 video tokens, 168 prompt tokens, 80 suffix tokens
+ids = jnp.zeros((B, T), int)
+prompt = PromptBatch(ids, jnp.full(B, T), jnp.zeros((B, T, 3), int), ids - 1, jnp.full(B, T),
+                     VideoInputs(jnp.zeros((B * units, P, 24), jnp.uint8), jnp.full((B * units, 2), 4)))
+suffix = SuffixBatch(jnp.zeros((B, G, S), int), jnp.full((B, G), S), jnp.ones((B, G, S), bool))
+gradient = jax.jit(jax.grad(lambda p, a, b: qwen_vl.score(p, config, a, b).logprob.sum()))
+found = {}
+for sizes in ((1, 8, 1), (1, 2, 4)):
+    mesh = partitioning.make_mesh(*sizes)
+    params = jax.tree.map(jax.device_put, qwen_vl.init(config, jax.random.key(0)),
+                          partitioning.shardings(qwen_vl.axes(config), mesh, qwen_vl.abstract(config)))
+    with jax.set_mesh(mesh):
+        batch = jax.device_put((prompt, suffix), partitioning.batch_sharding(mesh))
+        program = gradient.lower(params, *batch).compile().as_text()
+    shapes = [[int(n) for n in s.split(",")] for s in set(re.findall(r"(?:f32|bf16|u8)\\[([0-9,]+)\\]", program))]
+    shares = mesh.shape["data"] * mesh.shape["fsdp"]
+    found[str(sizes)] = {
+        # The largest array with so many rows, in numbers a row. (The token table is split by columns: a device looks up
+        # its columns of all tokens, and they change places.)
+        f"{name} {which}": max([int(np.prod(s)) // (rows // k) for s in shapes if rows // k in s], default=0)
+        for name, rows in {"patches": 480, "video": 120, "prompt": 168, "suffix": 80}.items()
+        for which, k in {"own": shares, "whole": 1}.items()
+    }
+print(json.dumps(found))
+"""
+
+
+def test_no_device_holds_a_whole_row_of_activations_of_anothers_prompts(on_eight_devices):
+    width = 16  # of the narrowest activations
+    for found in json.loads(on_eight_devices("-c", OWN_ROWS)).values():
+        for name in ("patches", "video", "prompt", "suffix"):
+            assert found[f"{name} own"] >= width
+            assert found[f"{name} whole"] < width
+
+
+TAKEN = """
+import jax, jax.numpy as jnp, numpy as np
+from evads_jax.models import partitioning
+
+rng = np.random.default_rng(0)
+B, T, n, D = 8, 5, 48, 3
+table, direction = rng.normal(size=(n, D)).astype(np.float32), rng.normal(size=(B, T, D)).astype(np.float32)
+index = np.arange(B)[:, None] * (n // B) + rng.integers(0, n // B, (B, T))
+def form(table, index):
+    return (partitioning.take_rows(table, index) * direction).sum()
+for sizes in ((1, 8, 1), (2, 2, 2), (1, 1, 8)):
+    mesh = partitioning.make_mesh(*sizes)
+    with jax.set_mesh(mesh):
+        placed = jax.device_put((table, index), partitioning.batch_sharding(mesh))
+        np.testing.assert_array_equal(jax.jit(partitioning.take_rows)(*placed), table[index])
+        gradient = jax.jit(jax.grad(form))(*placed)
+        expected = np.zeros_like(table)
+        np.add.at(expected, index, direction)
+        np.testing.assert_allclose(gradient, expected, atol=1e-5)
+        # Of prompts that the mesh does not divide, a row may lie anywhere.
+        far = rng.integers(0, n, (3, T))
+        np.testing.assert_array_equal(jax.jit(partitioning.take_rows)(table, far), table[far])
+print("equal")
+"""
+
+
+def test_rows_are_taken_from_the_own_device_with_the_gradient_of_a_gather(on_eight_devices):
+    assert on_eight_devices("-c", TAKEN) == "equal"
+
+
 def test_scores_have_the_same_gradient_on_one_device_and_on_eight(on_eight_devices):
     assert on_eight_devices("-c", EIGHT_DEVICES) == "equal"

@@ -1,4 +1,4 @@
-"""Attention of prompts, and of the suffixes that share them, by the fused kernel for TPUs (splash attention).
+"""Attention of prompts, of the suffixes that share them, and of a video's patches by TPUs' fused kernel (splash).
 
 The kernel works through the tiles of a mask that is known when the program is compiled, leaves out the empty ones, and
 writes no logits to memory in either pass. The mask of suffixes, [G·S, T + G·S], shows each its prompt and, causally,
@@ -23,7 +23,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask_info as tiles
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from evads_jax.models.partitioning import BATCH_AXES, MESH_AXES
 
@@ -87,6 +87,20 @@ def suffix_attention(
     real = (place < lengths[:, None]) | (place >= T)
     mask = SuffixMask(_tile(G * S)[1], T, S, len(place))
     return _attend(mask, q.reshape(B, G * S, N, H), keys, values, real, interpret)[:, : G * S].reshape(q.shape)
+
+
+def unit_attention(
+    q: Float[Array, "U N P H"],
+    k: Float[Array, "U N P H"],
+    v: Float[Array, "U N P H"],
+    real: Bool[Array, "U P"],
+    interpret: bool = False,
+) -> Float[Array, "U N P H"]:
+    """`prefix.masked_attention` of all patches of a unit to its real ones; `interpret` as in `prompt_attention`."""
+    P, (_, tall) = q.shape[2], _tile(q.shape[2])
+    keys = jnp.pad(real, ((0, 0), (0, tall - P)))
+    attended = _attend(masks.FullMask((tall, tall)), q.transpose(0, 2, 1, 3), k, v, keys, interpret)
+    return attended[:, :P].transpose(0, 2, 1, 3)
 
 
 def _attend(mask: masks.Mask, q: Array, k: Array, v: Array, real: Array | None, interpret: bool) -> Array:

@@ -32,7 +32,8 @@ class PromptBatch:
       tokens: token ids; the video tokens hold the video pad id.
       lengths: real tokens of each prompt.
       positions: M-RoPE positions (time, height, width) of each token.
-      video_index: for a video token, its row in the flattened [U · P/merge²] vision output; −1 for text.
+      video_index: for a video token, its row in the flattened [U · P/merge²] vision output; −1 for text. On a mesh, of
+        a unit that lies on the prompt's own device, as it does where all prompts have U/B units (`collate_prompts`).
       next_position: the position, equal on the three axes, of the token that follows the prompt.
       video: the vision tower's input.
     """

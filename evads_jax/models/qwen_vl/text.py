@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 from evads_jax.models import lora, vocabulary
 from evads_jax.models.attention import prefix as attention
 from evads_jax.models.norms import rms_norm
+from evads_jax.models.partitioning import by_rows, take_rows
 from evads_jax.models.qwen_vl import mrope
 from evads_jax.models.qwen_vl.batch import PromptBatch
 from evads_jax.models.qwen_vl.config import QwenVLConfig
@@ -61,9 +62,9 @@ def project(layer: Params, config: QwenVLConfig, x: Float[Array, "n D"], rotatio
 
 def finish(layer: Params, config: QwenVLConfig, x: Float[Array, "n D"], attended: Float[Array, "n N H"]):
     """The rest of a layer after attention: output projection, residual, SwiGLU, residual."""
-    x = x + _linear(attended, layer["out"], inputs=2)
+    x = by_rows(x + _linear(attended, layer["out"], inputs=2))
     h = rms_norm(x, layer["norm2"]["scale"], config.norm_epsilon)
-    return x + _linear(jax.nn.silu(_linear(h, layer["gate"])) * _linear(h, layer["up"]), layer["down"])
+    return by_rows(x + _linear(jax.nn.silu(_linear(h, layer["gate"])) * _linear(h, layer["up"]), layer["down"]))
 
 
 def prefill(params: Params, config: QwenVLConfig, prompt: PromptBatch, features: VisionFeatures) -> Prefix:
@@ -191,7 +192,7 @@ def _fused(config: QwenVLConfig) -> ModuleType | None:
 def embed(params: Params, config: QwenVLConfig, tokens: Int[Array, " n"]) -> Float[Array, "n D"]:
     """Rows of the token table. An id out of range, which only padding may hold, takes an edge row."""
     table = params["text"]["embed"]
-    return jnp.take(table, tokens, axis=0, mode="clip").astype(config.dtype)
+    return by_rows(jnp.take(table, tokens, axis=0, mode="clip").astype(config.dtype))
 
 
 def output_table(params: Params, config: QwenVLConfig) -> Float[Array, "V D"]:
@@ -210,7 +211,7 @@ def _embed_prompt(params: Params, config: QwenVLConfig, prompt: PromptBatch, fea
     is_video = (real & (prompt.video_index >= 0)).reshape(-1, 1)
     # One gather for the tokens and all DeepStack features, laid side by side.
     table = jnp.concatenate([features.tokens, *features.deepstack], axis=1)
-    rows = jnp.take(table, jnp.maximum(prompt.video_index, 0).reshape(-1), axis=0, mode="clip")
+    rows = take_rows(table, prompt.video_index).reshape(-1, table.shape[1])
     rows = jnp.where(is_video, rows, 0)
     video, *deepstack = jnp.split(rows, 1 + len(features.deepstack), axis=1)
     text = embed(params, config, prompt.tokens.reshape(-1))

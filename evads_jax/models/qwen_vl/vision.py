@@ -6,6 +6,8 @@ families: its parameters say whether a block has layer norms and a GELU or RMSNo
 there are windows or DeepStack layers. An image is a unit too.
 """
 
+import importlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +17,7 @@ from jaxtyping import Array, Float, Int
 from evads_jax.models import lora
 from evads_jax.models.attention import prefix as attention
 from evads_jax.models.norms import layer_norm, rms_norm
+from evads_jax.models.partitioning import by_rows
 from evads_jax.models.qwen_vl import mrope, vision_windows
 from evads_jax.models.qwen_vl.batch import VideoInputs
 from evads_jax.models.qwen_vl.config import QwenVLConfig, VisionConfig
@@ -57,9 +60,11 @@ def encode_video(params: Params, config: QwenVLConfig, video: VideoInputs) -> Vi
     x = linear(vision["patch"], x)
     if "position" in vision:
         x = x + _positions(vision["position"], config, video.grid, rows, columns).astype(x.dtype)
-    rotation = _rotation(config, rows, columns)
+    x, rotation = by_rows(x), _rotation(config, rows, columns)
 
     def attend_to_unit(q, k, v):
+        if config.attention == "splash":
+            return importlib.import_module("evads_jax.models.attention.splash").unit_attention(q, k, v, real)
         return attention.masked_attention(q, k, v, real[:, None, None, :])
 
     def attend_to_window(q, k, v):
@@ -160,13 +165,13 @@ def _block(layer: Params, sizes: VisionConfig, x: Float[Array, "n D"], rotation,
     qkv = linear(layer["qkv"], vision_norm(layer["norm1"], x)).reshape(-1, 3, *heads)
     q, k, v = mrope.rotate(qkv[:, 0], *rotation), mrope.rotate(qkv[:, 1], *rotation), qkv[:, 2]
     q, k, v = (h.reshape(U, -1, *heads).transpose(0, 2, 1, 3) for h in (q * sizes.head_width**-0.5, k, v))
-    x = x + linear(layer["out"], attend(q, k, v).transpose(0, 2, 1, 3).reshape(x.shape))
+    x = by_rows(x + linear(layer["out"], attend(q, k, v).transpose(0, 2, 1, 3).reshape(x.shape)))
     h = vision_norm(layer["norm2"], x)
     if "gate" in layer:
         hidden = jax.nn.silu(linear(layer["gate"], h)) * linear(layer["up"], h)
     else:
         hidden = jax.nn.gelu(linear(layer["up"], h), approximate=True)
-    return x + linear(layer["down"], hidden)
+    return by_rows(x + linear(layer["down"], hidden))
 
 
 def vision_norm(norm: Params, x: Float[Array, "n D"]) -> Float[Array, "n D"]:
@@ -178,4 +183,4 @@ def _merge(merger: Params, sizes: VisionConfig, x: Float[Array, "n D"], after: b
     """merge² patches to one token; the norm acts on single patches, or after they are laid side by side."""
     x = x.reshape(-1, sizes.merged_width) if after else x
     x = vision_norm(merger["norm"], x).reshape(-1, sizes.merged_width)
-    return linear(merger["down"], jax.nn.gelu(linear(merger["up"], x), approximate=False))
+    return by_rows(linear(merger["down"], jax.nn.gelu(linear(merger["up"], x), approximate=False)))

@@ -61,6 +61,33 @@ def test_each_suffix_attends_to_its_prompt_and_itself():
     assert_same_with_gradients(suffixes, plain, inputs, True)
 
 
+def test_patches_attend_to_the_real_ones_of_their_unit():
+    real = jnp.arange(T) < LENGTHS[:, None]
+
+    def fused(q, k, v):
+        return splash.unit_attention(q, k, v, real, interpret=True)
+
+    def plain(q, k, v):
+        return attention(*(x.swapaxes(1, 2) for x in (q, k, v)), jnp.broadcast_to(real[:, None], (B, T, T))).swapaxes(
+            1, 2
+        )
+
+    assert_same_with_gradients(jax.jit(fused), plain, draw(*[(B, N, T, H)] * 3), real[:, None, :, None])
+
+
+def test_a_unit_without_patches_stays_finite_and_gives_no_gradient():
+    real = jnp.zeros((B, T), bool).at[0].set(True)
+
+    def loss(inputs):
+        return jnp.where(real[:, None, :, None], splash.unit_attention(*inputs, real, interpret=True), 0).sum()
+
+    inputs = draw(*[(B, N, T, H)] * 3)
+    assert np.isfinite(splash.unit_attention(*inputs, real, interpret=True)).all()
+    for gradient in jax.grad(loss)(inputs):
+        assert np.isfinite(gradient).all()
+        assert not gradient[1].any()
+
+
 def test_what_stands_behind_a_prompts_end_is_never_seen():
     own = (B, K, G, S, H)
     q, k, v, own_k, own_v = draw((B, G, S, N, H), (B, K, T, H), (B, K, T, H), own, own)

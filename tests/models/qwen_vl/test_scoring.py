@@ -100,7 +100,7 @@ def test_scores_and_gradients_in_float32_are_as_close_as_float32_is(expected):
 
 
 def test_the_fused_kernel_gives_the_same(expected, monkeypatch):
-    for name in ("prompt_attention", "suffix_attention"):
+    for name in ("prompt_attention", "suffix_attention", "unit_attention"):
         monkeypatch.setattr(splash, name, functools.partial(getattr(splash, name), interpret=True))
     assert_same(ours("float32", attention="splash", scan_layers=True, remat=True), expected, 1e-5)
 
