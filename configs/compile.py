@@ -82,7 +82,9 @@ def get_config(variant: str = "model=qwen3_vl_8b,topology=v5p:2x2x4,mesh=fsdp:4-
     config.rl = base.rl  # loss, optimizer and split of an update, as in configs/mg_grpo.py, but:
     config.rl.group = 8
     config.rl.max_new_tokens = 512
-    config.rl.micro_samples = 2  # of the 8 samples of a group, worked on at one time in an update
+    # All 8 samples of a group at one time: in parts, sums of gradients (of parameters, and of the prompt's keys and values
+    # in float32) would take more than the activations of so few tokens do.
+    config.rl.micro_samples = None
 
     data = config.data = ml_collections.ConfigDict()
     data.groups_per_shard = 1  # prompts on each device of data · fsdp

@@ -167,6 +167,7 @@ def _rendered() -> ml_collections.ConfigDict:
     rl.micro_groups = placeholder(int)  # groups worked on at one time in an update; None: all
     rl.micro_samples = placeholder(int)  # samples of each of these groups at one time; None: all
     rl.logit_chunk = placeholder(int)  # tokens whose logits exist at one time; None: the model's
+    rl.update_hbm_mib = placeholder(int)  # on TPUs: MiB of a device that an update is compiled for; None: all
     rl.keep_completions_every = 1  # steps between two files in W/completions/mg_grpo; 0 for none
 
     judge = config.judge = ml_collections.ConfigDict()

@@ -1,6 +1,7 @@
 """Log-probabilities of tokens on a mesh, where the vocabulary is split among devices, without ever gathering it.
 
-Each device of the tensor axis has V/tp rows of the output head. It computes the logits of its part for the tokens of
+Each device of the tensor axis has V/tp rows of the output head (their columns, where fsdp splits these, are brought
+together). It computes the logits of its part for the tokens of
 its groups, and three numbers per token go between devices: the sum of exponentials, what the entropy needs, and the
 target's logit, which one device has (and before these the largest logit). Nothing of size V is sent. `reference` is
 the same on one device.
@@ -15,7 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from evads_jax.models.partitioning import BATCH_AXES, MESH_AXES
 
-TP = "tp"
+FSDP, TP = "fsdp", "tp"
 Scores = tuple[Float[Array, " n"], Float[Array, " n"]]
 
 
@@ -46,12 +47,17 @@ def token_scores(
       targets: token ids.
       chunk: tokens of a device whose logits exist at one time.
     """
-    rows = PartitionSpec(BATCH_AXES)
+    rows, shares = PartitionSpec(BATCH_AXES), jax.sharding.get_abstract_mesh().shape[FSDP]
+    columns = FSDP if head.shape[1] % shares == 0 else None
 
     def own(hidden: Array, head: Array, targets: Array) -> Scores:
+        # Brought together here, its gradient is added up and split again in one step: no device holds all of the sum.
+        head = jax.lax.all_gather(head, FSDP, axis=1, tiled=True) if columns and shares > 1 else head
         return in_chunks(lambda h, t: _part(h, head, t), hidden, targets, chunk)
 
-    return jax.shard_map(own, in_specs=(rows, PartitionSpec(TP), rows), out_specs=(rows, rows))(hidden, head, targets)
+    return jax.shard_map(own, in_specs=(rows, PartitionSpec(TP, columns), rows), out_specs=(rows, rows))(
+        hidden, head, targets
+    )
 
 
 def in_chunks(

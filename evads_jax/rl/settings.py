@@ -37,6 +37,7 @@ _LEAST = {
     "micro_groups": 1,
     "micro_samples": 1,
     "logit_chunk": 1,
+    "update_hbm_mib": 1,
 }
 
 

@@ -25,12 +25,15 @@ from evads_jax.rl import settings
 from evads_jax.train import compile_count
 from evads_jax.train.compile_count import Work
 from evads_jax.train.compile_functions import FUNCTIONS, Functions
+from evads_jax.train.planned import planned
 
 EXIT_DOES_NOT_FIT = 1
-GIB = 2.0**30
+GIB, MIB = 2.0**30, 2.0**20
 # GiB of each device's memory that a program may use, as the compiler says when it runs out. A tpu7x chip is two
 # devices, each with its own half.
 HBM = {"v5e": 15.75, "v5p": 95.74, "v6e": 31.25, "tpu7x": 94.75}
+
+_PLANS = 3  # compilations of an update at most, each for less memory
 
 
 def run(config: ConfigDict, workdir: Path | None = None) -> None:
@@ -124,26 +127,43 @@ def _functions(config: ConfigDict) -> Functions:
 
 
 def _compiled(functions: Functions, name: str, cell: dict[str, Any]) -> dict[str, Any]:
-    """What the compiler says of one function."""
-    lowered = functions.lower(name)
-    try:
-        memory = lowered.compile().memory_analysis()
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        return {"fits": False, "error": out_of_memory_line(str(error))}
-    if memory is None:
-        raise RuntimeError("the compiler gave no memory analysis")
+    """What the compiler says of one function; of an update that is too large, planned with less memory, if that helps.
+
+    What it takes can be much more than what is live in it, as long as it believes to have the memory.
+    """
+    lowered, found, plan = functions.lower(name), None, None
+    for _ in range(_PLANS if name == "update" else 1):
+        try:
+            memory = lowered.compile(compiler_options=planned(plan)).memory_analysis()
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            return found or {"fits": False, "error": out_of_memory_line(str(error))}
+        if memory is None:
+            raise RuntimeError("the compiler gave no memory analysis")
+        found = _counted(memory, cell["beside"][name], cell["hbm"]) | {"planned": plan}
+        if found["fits"]:
+            break
+        over = found["total"] - cell["hbm"]
+        plan = round(((plan * MIB if plan else cell["hbm"] - cell["beside"][name]) - 3 * over) / MIB)
+        if plan <= 0:
+            break
+    assert found is not None
+    return found
+
+
+def _counted(memory: Any, beside: int, hbm: int) -> dict[str, Any]:
+    """A compiled function's memory in bytes per device, and whether it has that much."""
     parts = {
         "arguments": memory.argument_size_in_bytes,
         "outputs": memory.output_size_in_bytes - memory.alias_size_in_bytes,
         "temporaries": memory.temp_size_in_bytes,
-        "beside": cell["beside"][name],
+        "beside": beside,
     }
     total = sum(parts.values())
-    found = parts | {"total": total, "fits": total <= cell["hbm"]}
+    found = parts | {"total": total, "live": memory.peak_memory_in_bytes, "fits": total <= hbm}
     if not found["fits"]:
-        found["error"] = f"with the {parts['beside'] / GIB:.2f} GiB that stay beside it, it needs {total / GIB:.2f} GiB"
+        found["error"] = f"with the {beside / GIB:.2f} GiB that stay beside it, it needs {total / GIB:.2f} GiB"
     return found
 
 
@@ -179,4 +199,5 @@ def _line(name: str, found: dict[str, Any], cell: dict[str, Any]) -> str:
         return f"{name:8s} {found['error']} ({counted})"
     parts = ", ".join(f"{part} {found[part] / GIB:.2f}" for part in ("arguments", "outputs", "temporaries", "beside"))
     verdict = "fits" if found["fits"] else "DOES NOT FIT: " + found["error"]
+    verdict += f" (config.rl.update_hbm_mib={found['planned']})" if found["planned"] else ""
     return f"{name:8s} {found['total'] / GIB:6.2f} GiB ({parts}); {counted}; {verdict}"

@@ -98,7 +98,9 @@ def page(config: ConfigDict, workdir: Path, bounds: Mapping[str, Sequence[int]])
         "it, and not compiled, nothing is known.", "",
         "One group of G = 8 completions of 512 tokens per data · fsdp shard, prompts of 8,192 tokens of which 7,680 "
         "are video (30,720 patches). GiB per device (a tpu7x chip has two): bound, what stays resident, and the whole "
-        "need of update / prefill / decode, with what stays resident beside them.", "",
+        "need of update / prefill / decode, with what stays resident beside them. The compiler takes what it believes "
+        "to have; an update that took too much was compiled again for less, the MiB in brackets, which "
+        "`config.rl.update_hbm_mib` asks for in a run.", "",
     ]  # fmt: skip
     for model in config.models:
         for rank in config.lora:
@@ -122,6 +124,8 @@ def _row(cell: Cell, found: Mapping[str, Any], bounds: Mapping[str, Sequence[int
         needs = " / ".join(parts)
         errors = [f"{function}: {f['error']}" for function, f in made["functions"].items() if not f["fits"]]
         verdict = "fits" if made["fits"] else errors[0]
+        plan = made["functions"].get("update", {}).get("planned")
+        verdict += f" (`rl.update_hbm_mib` {plan:,})" if plan else ""
     elif bound > limit:
         verdict = "ruled out"
     device, least = f"{limit / GIB:.1f}", f"{bound / GIB:.1f}"

@@ -37,6 +37,7 @@ from evads_jax.train.context import Context
 from evads_jax.train.cost import Clock, shares
 from evads_jax.train.inputs import PromptsBatch
 from evads_jax.train.microbatch import Split, logprobs, value_and_gradients
+from evads_jax.train.planned import planned
 from evads_jax.train.resampling import Drawn, resample
 from evads_jax.train.sampler import Sampler
 from evads_jax.train.samples import Known, Samples, keep, narrowed, suffix_of
@@ -84,7 +85,8 @@ class GRPOLearner(Learner[PromptsBatch]):
         self._widths = sampling.widths
         self._split = Split(rl.micro_groups, rl.micro_samples)
         self._scored = dataclasses.replace(model, logit_chunk=rl.logit_chunk) if rl.logit_chunk else model
-        self.update = jax.jit(self._update, donate_argnums=0)
+        options = planned(rl.update_hbm_mib) if jax.default_backend() == "tpu" else None
+        self.update = jax.jit(self._update, donate_argnums=0, compiler_options=options)
         self.logprobs = jax.jit(
             lambda params, prompt, suffix: logprobs(params, self._scored, prompt, suffix, self._split)
         )

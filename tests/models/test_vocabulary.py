@@ -19,24 +19,30 @@ def total(form):
     return lambda h, w, t: sum((x * jnp.arange(1.0, n + 1)).sum() for x in form(h, w, t))
 form = lambda h, w, t: vocabulary.token_scores(h, w, t, 3)
 plain = jax.jit(jax.value_and_grad(total(vocabulary.reference), (0, 1)))(hidden, head, targets)
-mesh = partitioning.make_mesh(data=1, fsdp=2, tp=4)
-rows, columns = NamedSharding(mesh, P(("data", "fsdp"))), NamedSharding(mesh, P("tp"))
-with jax.set_mesh(mesh):
-    inputs = jax.device_put((hidden, head, targets), (rows, columns, rows))
-    forward = jax.jit(form).lower(*inputs).compile().as_text()
-    both = jax.jit(jax.value_and_grad(total(form), (0, 1))).lower(*inputs).compile()
-    split = both(*inputs)
-for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(split)):
-    assert jnp.abs(a - b).max() <= 1e-5 * jnp.abs(a).max(), (a, b)
-assert "all-gather" not in forward, forward
-assert "all-gather" not in both.as_text()
-assert len(re.findall(r"all-reduce(?:-start)?\\(", forward)) <= 2 * 3, forward  # largest, sums; of each of 3 chunks
-assert "f32[16,48]" not in forward and "f32[8,48]" not in forward
+for data, fsdp, tp in ((2, 1, 4), (1, 2, 4), (2, 4, 1)):
+    mesh = partitioning.make_mesh(data, fsdp, tp)
+    rows, parts = NamedSharding(mesh, P(("data", "fsdp"))), NamedSharding(mesh, P("tp", "fsdp"))
+    with jax.set_mesh(mesh):
+        inputs = jax.device_put((hidden, head, targets), (rows, parts, rows))
+        forward = jax.jit(form).lower(*inputs).compile().as_text()
+        both = jax.jit(jax.value_and_grad(total(form), (0, 1))).lower(*inputs).compile()
+        split = both(*inputs)
+    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(split)):
+        assert jnp.abs(a - b).max() <= 1e-5 * jnp.abs(a).max(), (a, b)
+    assert split[1][1].sharding.is_equivalent_to(parts, 2)
+    # What is brought together are the columns of a device's own part of the vocabulary, where fsdp splits them.
+    for program in (forward, both.as_text()):
+        gathered = re.findall(r"= (\\S+?)\\{\\S* all-gather(?:-start)?\\(", program)
+        assert set(gathered) == ({f"f32[{V // tp},{D}]"} if fsdp > 1 else set()), gathered
+    if tp > 1:  # largest, sums; of each of the chunks of 3 tokens
+        chunks = -(-n // (data * fsdp) // 3)
+        assert len(re.findall(r"all-reduce(?:-start)?\\(", forward)) <= 2 * chunks, forward
+        assert f"f32[{n},{V}]" not in forward and f"f32[{n // (data * fsdp)},{V}]" not in forward
 print("equal")
 """
 
 
-def test_a_split_vocabulary_gives_the_same_scores_and_gradients_without_an_all_gather(on_eight_devices):
+def test_a_split_vocabulary_gives_the_same_scores_and_gradients_and_is_never_gathered(on_eight_devices):
     assert on_eight_devices("-c", PROGRAM) == "equal"
 
 

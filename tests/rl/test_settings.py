@@ -58,6 +58,7 @@ REFUSED = {
     "micro_groups": ({"micro_groups": 3}, "does not divide batch_prompts 16"),
     "micro_samples": ({"micro_samples": 3}, "does not divide group 8"),
     "logit_chunk": ({"logit_chunk": 0}, "at least 1"),
+    "update_hbm_mib": ({"update_hbm_mib": 0}, "at least 1"),
     "entropy_weight": ({"entropy_weight": -0.1}, "at least 0"),
     "group": ({"group": 1}, "at least 2"),
     "temperature": ({"temperature": 0.0}, "no variance"),

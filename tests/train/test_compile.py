@@ -201,6 +201,50 @@ def test_the_compilers_own_line_is_told():
     assert compile.out_of_memory_line(message) == "Ran out of memory in memory space hbm. Used 19G."
 
 
+class Compiler:
+    """Takes a twentieth more than it is told to plan with, as long as it is told at least `least` GiB."""
+
+    def __init__(self, least):
+        self.least, self.asked = least, []
+
+    def lower(self, name):
+        return self
+
+    def compile(self, compiler_options):
+        plan = int(compiler_options["xla_tpu_max_hbm_size_mib"]) / 1024 if compiler_options else 16
+        self.asked.append(plan)
+        if plan < self.least:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Ran out of memory on HBM, it is too much.")
+        self.temp_size_in_bytes = int((1.05 * plan - 2) * GIB)
+        return self
+
+    def memory_analysis(self):
+        self.argument_size_in_bytes = self.output_size_in_bytes = self.alias_size_in_bytes = 2 * GIB
+        self.peak_memory_in_bytes = self.least * GIB
+        return self
+
+
+def test_an_update_that_takes_too_much_is_compiled_for_less_and_what_never_fits_says_so():
+    cell = {"hbm": 16 * GIB, "beside": {"update": 2 * GIB, "prefill": 2 * GIB}}
+    compiler = Compiler(least=5)
+    found = compile._compiled(compiler, "update", cell)
+    assert found["fits"]
+    assert compiler.asked[0] == 16
+    assert found["planned"] / 1024 == compiler.asked[-1] < 14
+    assert found["total"] == pytest.approx((1.05 * compiler.asked[-1] + 2) * GIB, rel=1e-6)
+    assert found["live"] == 5 * GIB
+    for least in (6, 15.5):
+        compiler = Compiler(least)
+        found = compile._compiled(compiler, "update", cell)
+        assert not found["fits"]
+        assert found["error"] == "with the 2.00 GiB that stay beside it, it needs 18.80 GiB"
+    found = compile._compiled(Compiler(17), "update", cell)
+    assert found == {"fits": False, "error": "RESOURCE_EXHAUSTED: Ran out of memory on HBM, it is too much."}
+    compiler = Compiler(6)
+    assert not compile._compiled(compiler, "prefill", cell)["fits"]
+    assert compiler.asked == [16]  # a run compiles it for all of the memory
+
+
 def test_every_slice_of_the_sweep_is_one_that_can_be_launched():
     chips = json.loads((ROOT / "tpu" / "chips.json").read_text())
     assert chips.keys() == compile.HBM.keys()
@@ -218,6 +262,7 @@ def test_the_page_says_what_was_compiled_and_what_was_not(tmp_path):
         "resident": {"total": 4 * GIB}, "cache": GIB, "lower_bound": 6 * GIB, "hbm": 16 * GIB, "fits": True,
         "functions": {n: {"fits": True, "total": s * GIB} for n, s in (("update", 9), ("prefill", 7), ("decode", 8))},
     }  # fmt: skip
+    cell["functions"]["update"]["planned"] = 7000
     compile_sweep.path_of(tmp_path, first).write_text(json.dumps(cell))
     everything = compile_sweep.cells(sweep)
     bounds = {compile_sweep.name_of(c): [6 * GIB, 16 * GIB] for c in everything}
@@ -225,7 +270,7 @@ def test_the_page_says_what_was_compiled_and_what_was_not(tmp_path):
     page = compile_sweep.page(sweep, tmp_path, bounds)
     assert f"1 of {len(everything)} cells" in page
     rows = [line for line in page.splitlines() if line.startswith("| ")]
-    assert any("9.0 / 7.0 / 8.0" in row and row.endswith("| fits |") for row in rows)
+    assert any("9.0 / 7.0 / 8.0" in row and row.endswith("| fits (`rl.update_hbm_mib` 7,000) |") for row in rows)
     assert sum(row.endswith("| ruled out |") for row in rows) == 1
     assert sum(row.endswith("| not compiled |") for row in rows) == len(everything) - 2
     assert page.count("No compiled cell fits so far.") == len(sweep.models) * len(sweep.lora) - 1
