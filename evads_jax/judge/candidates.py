@@ -25,6 +25,8 @@ Plan = tuple[Literal["right", "wrong", "absent"], ...]
 
 _OWN_TEMPLATE = 0.7  # share of the candidates that state every point in the script's own templates
 _OTHER_WORDING = 0.4  # share of the values that are not named by their first wording
+# Between values of a hedging candidate; not « or », by which attacks that are held out join theirs.
+_JOINTS = {"en": (", ", "; ", " / ", " and ", " | ", "\n", "\n- "), "zh": ("，", "、", "；", " / ", "和", "\n", "\n- ")}
 
 # What a slot is called where a candidate lists what it found, and how such a list begins and is written.
 _LABELS: Mapping[str, Mapping[str, str]] = {
@@ -188,6 +190,27 @@ def stating(rng: random.Random, ad: Ad, task: str, aspect: Aspect, plan: Plan) -
     return Candidate(_listed(rng, named, language), label, "list")
 
 
+def mixed(rng: random.Random, ad: Ad, task: str, aspect: Aspect, count: int) -> Candidate:
+    """A list of values of the question's slots, each the script's or another one at even odds, a slot's perhaps more
+    than once: it competes with itself, and is no answer.
+
+    Args:
+      rng: draws slots, values, wordings and form.
+      ad: the ad.
+      task: of its question.
+      aspect: answer or trace.
+      count: values in the list.
+    """
+    named = []
+    for point in rng.choices(ad.questions[task].rubric, k=count):
+        family, value = words.family(point.slot), ad.script.values[point.slot]
+        if rng.random() < 0.5:
+            value = rng.choice([v for v in words.SLOTS[family] if v.key != value.key])
+        value, language = _reworded(rng, value, ad.script.language), ad.script.language
+        named.append((family, value.name(language) if aspect == "answer" else _evidence(value, language)))
+    return Candidate(_listed(rng, named, ad.script.language), 0.0, "mixed")
+
+
 def borrowed(ad: Ad, task: str, aspect: Aspect, other: Ad, other_task: str) -> Candidate:
     """What another question's reference says, taken for an answer (or trace) to this one.
 
@@ -212,6 +235,19 @@ def competing(rng: random.Random, ad: Ad, task: str) -> list[str]:
     names = [name for point in points for name in (point.accepted[0], rng.choice(point.rivals))]
     rng.shuffle(names)
     return names
+
+
+def hedged(rng: random.Random, ad: Ad, task: str, front: str) -> str:
+    """A text, and behind it right and wrong values of the question's slots in a row: all is said, and so nothing.
+
+    Args:
+      rng: draws order and joints.
+      ad: the ad.
+      task: of its question.
+      front: what stands before, perhaps nothing.
+    """
+    joint, names = rng.choice(_JOINTS[ad.script.language]), competing(rng, ad, task)
+    return joint.join([front, *names] if front else names)
 
 
 def retell(script: AdScript, values: Mapping[str, Value], seed: int) -> AdScript:

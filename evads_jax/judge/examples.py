@@ -19,14 +19,28 @@ from evads_jax.data.records import TASKS, Event
 from evads_jax.data.render import vocabulary as words
 from evads_jax.errors import UserError
 from evads_jax.judge.attacks import Material, attacks
-from evads_jax.judge.candidates import Ad, Aspect, Candidate, borrowed, competing, nothing, plans, stating
+from evads_jax.judge.candidates import (
+    Ad,
+    Aspect,
+    Candidate,
+    Plan,
+    borrowed,
+    competing,
+    hedged,
+    mixed,
+    nothing,
+    plans,
+    stating,
+)
 from evads_jax.judge.injections import injections
 from evads_jax.judge.measure import request
 from evads_jax.judge.verdict import GRID, JudgeRequest
 
 _NOISE = 0.25  # share of the attacks that are random characters or a sentence of the ad's speech
 _PLAN = 0.45  # share of the zeros that state something wrong by a plan; the others are borrowed or say nothing
+_ZEROS = ("borrowed", "borrowed", "nothing", "attack", "attack", "hedged", "hedged")  # where attacks are shown
 _KEYWORDS = 8
+_MANY = (3, 10)  # values of a list that competes with itself
 # Ranges of characters that noise is drawn from: ASCII, accents, Greek, Cyrillic, punctuation, kana, Han, full width.
 _CHARACTERS = ((33, 127), (0xC0, 0x250), (0x391, 0x3CA), (0x410, 0x450), (0x2010, 0x2028), (0x3041, 0x30FF))
 _WIDE = ((0x4E00, 0x9FA5), (0xFF01, 0xFF5F))
@@ -140,6 +154,30 @@ class Examples:
         aspect: Aspect = "trace" if number // len(GRID) % 2 else "answer"
         return self._example(rng, ad, task, aspect, labels[place])
 
+    def mixed(self, number: int, place: int, size: int, attempt: int = 0, question: int = 0) -> JudgeExample:
+        """A candidate whose values are the script's or not at even odds, to learn to tell them apart from.
+
+        Half of a group's are lists of many values, which compete and score 0; the others state every point.
+
+        Args:
+          number: which group; it decides the aspect.
+          place: which of its candidates.
+          size: of the group.
+          attempt: another draw of the candidate.
+          question: another draw of ad and task.
+        """
+        shared = random.Random(f"mixed {self._seed}/{self._split}/{number}/{question}")
+        ad, task = shared.choice(self.ads), shared.choice(TASKS)
+        aspect: Aspect = "trace" if number % 2 else "answer"
+        rng = random.Random(f"mixed {self._seed}/{self._split}/{number}/{question}/{place}/{attempt}")
+        if place < size // 2:
+            honest = mixed(rng, ad, task, aspect, rng.randint(*_MANY))
+        else:
+            plan: Plan = tuple(rng.choice(("right", "wrong")) for _ in ad.questions[task].rubric)
+            honest = stating(rng, ad, task, aspect, plan)
+        asked = request(ad.example(task), honest.text, aspect, ad.script.language)
+        return JudgeExample(asked, honest.label, ad, task, honest)
+
     def other(self, example: JudgeExample) -> Ad:
         """An ad under whose reference a candidate with the values of the example's script scores 0.
 
@@ -158,15 +196,18 @@ class Examples:
         return stating(rng, ad, task, aspect, rng.choice(plans(ad.questions[task].rubric, label)))
 
     def _zero(self, rng: random.Random, ad: Ad, task: str, aspect: Aspect) -> Candidate:
-        kind = rng.choice(("borrowed", "borrowed", "nothing", "attack", "attack") if self._share else ("borrowed", ""))
+        kind = rng.choice(_ZEROS if self._share else ("borrowed", ""))
         if kind == "borrowed":
             same = rng.random() < 0.3
             other = ad if same else rng.choice(self.ads)
             lent = borrowed(ad, task, aspect, other, rng.choice([t for t in TASKS if t != task]) if same else task)
             if lent.label == 0.0:
                 return lent
-        if kind == "attack":
+        if kind in ("attack", "hedged"):
             honest = stating(rng, ad, task, aspect, rng.choice(plans(ad.questions[task].rubric, 0.75)))
+        if kind == "hedged":
+            return Candidate(hedged(rng, ad, task, rng.choice(("", honest.text, honest.text))), 0.0, kind)
+        if kind == "attack":
             texts = attacked(rng, ad, task, honest.text)
             name = rng.choice([n for n in texts if n not in HELD_OUT and not stands(n)])
             return Candidate(texts[name], 0.0, name)

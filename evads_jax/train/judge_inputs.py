@@ -1,12 +1,17 @@
 """What a judge learns from: its tokenizer, and batches of prompts as `LocalJudge` builds them."""
 
+import bisect
 import dataclasses
 import functools
+import itertools
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+from flax import struct
+from jaxtyping import Bool, Int
 from ml_collections import ConfigDict
 
 from evads_jax.data.annotations.grammar import format_line
@@ -15,6 +20,7 @@ from evads_jax.errors import UserError
 from evads_jax.judge import local
 from evads_jax.judge.examples import HELD_OUT, Examples, JudgeExample, attacked
 from evads_jax.judge.local import LocalJudge
+from evads_jax.judge.marks import named_values
 from evads_jax.judge.request import Prompts, defuse
 from evads_jax.judge.verdict import GRID
 from evads_jax.models.qwen_vl import QwenVLConfig
@@ -34,8 +40,18 @@ _DRAWS = 20  # until one fits the bucket
 _CORPUS = 2_000  # honest examples that the tokenizer is trained on
 _CORPUS_ATTACKED = 5  # of them also in every attack that training shows …
 _LONGEST_TEXT = 400  # … up to so many characters
-Item = tuple[Prompt, float]
+_MARKED = 16  # values of a candidate that are marked, the first ones
+VALUE_TOKENS = 2  # of a grid value and the end of the turn
 Draw = Callable[[int], JudgeExample]
+DrawGroup = Callable[..., JudgeExample]  # as `Examples.group` is called
+
+
+class Item(NamedTuple):
+    """An example that fits: its prompt, its label and what both were made from."""
+
+    prompt: Prompt
+    label: float
+    example: JudgeExample
 
 
 class ReadingBatches(StepBatches[SFTBatch]):
@@ -56,44 +72,88 @@ class ReadingBatches(StepBatches[SFTBatch]):
         numbers = range(step * self._prompts, (step + 1) * self._prompts)
         items = [fitting(functools.partial(self._examples, number), self._judge)[0] for number in numbers]
         begun = [
-            dataclasses.replace(prompt, tokens=prompt.tokens[:1], positions=prompt.positions[:1], next_position=1)
-            for prompt, _ in items
+            dataclasses.replace(
+                item.prompt, tokens=item.prompt.tokens[:1], positions=item.prompt.positions[:1], next_position=1
+            )
+            for item in items
         ]
-        rest = [[([*prompt.tokens[1:], *self._judge.encode_value(label)], 0)] for prompt, label in items]
+        rest = [[([*item.prompt.tokens[1:], *self._judge.encode_value(item.label)], 0)] for item in items]
         prompts = collate_prompts(begun, 1, 1, self._model.vision.merge**2, self._model)
         return SFTBatch(prompts, collate_suffixes(rest, 1, sum(self._judge.rooms)))
 
 
-class JudgeBatches(StepBatches[SFTBatch]):
+@struct.dataclass
+class MarkedBatch(SFTBatch):
+    """Groups of candidates, and what a judge is to know of each value that they name.
+
+    Attributes:
+      places: tokens of a suffix with which the values end that it names; −1 where there are no more.
+      right: whether a value is the script's.
+      names: the first token of what the script's value is called.
+    """
+
+    places: Int[Any, "B G M"]
+    right: Bool[Any, "B G M"]
+    names: Int[Any, "B G M"]
+
+
+class JudgeBatches(StepBatches[MarkedBatch]):
     """Groups: candidates of one question each, of which the values are scored.
 
     What a group's candidates are compared with is its prompt, run once; its suffixes are the candidates with what
-    follows them and the label's value. All of it stands exactly as `LocalJudge` builds it.
+    follows them and the label's value. All of it stands exactly as `LocalJudge` builds it. Beside it are marks for the
+    values of the question's slots that a candidate names (`judge.marks`).
 
     Args:
-      examples: the training examples.
+      draw: `Examples.group`; or `Examples.mixed`, of which only the marks are scored.
       judge: builds the prompts.
+      tokenizer: the judge's.
       model: the model's sizes.
       groups: groups a batch.
       size: candidates a group.
+      verdicts: whether the labels' values are scored; else only the marks are there to learn from.
     """
 
-    def __init__(self, examples: Examples, judge: LocalJudge, model: QwenVLConfig, groups: int, size: int):
-        self._examples, self._judge, self._model, self._groups, self._size = examples, judge, model, groups, size
+    def __init__(
+        self,
+        draw: DrawGroup,
+        judge: LocalJudge,
+        tokenizer: Tokenizer,
+        model: QwenVLConfig,
+        groups: int,
+        size: int,
+        *,
+        verdicts: bool = True,
+    ):
+        self._draw, self._judge, self._tokenizer, self._verdicts = draw, judge, tokenizer, verdicts
+        self._model, self._groups, self._size = model, groups, size
         self._values = {value: judge.encode_value(value) for value in GRID}
 
-    def batch(self, step: int) -> SFTBatch:
+    def batch(self, step: int) -> MarkedBatch:
         """The batch of a step."""
         numbers = range(step * self._groups, (step + 1) * self._groups)
-        groups = [fitting_group(self._examples, self._judge, number, self._size)[0] for number in numbers]
+        groups = [fitting_group(self._draw, self._judge, number, self._size)[0] for number in numbers]
         T, S = self._judge.rooms
-        shared = [group[0][0] for group in groups]
-        suffixes = [
-            [([*prompt.suffix, *self._values[label]], len(prompt.suffix)) for prompt, label in group]
-            for group in groups
-        ]
-        prompts = collate_prompts(shared, T, 1, self._model.vision.merge**2, self._model)
-        return SFTBatch(prompts, collate_suffixes(suffixes, self._size, S))
+        suffixes = [[self._scored(item) for item in group] for group in groups]
+        prompts = [group[0].prompt for group in groups]
+        prompt = collate_prompts(prompts, T, 1, self._model.vision.merge**2, self._model)
+        marks = [[self._marks(item) for item in group] for group in groups]
+        places, right, names = np.moveaxis(np.array(marks, np.int32), -1, 0)
+        return MarkedBatch(prompt, collate_suffixes(suffixes, self._size, S), places, right.astype(bool), names)
+
+    def _scored(self, item: Item) -> tuple[list[int], int]:
+        """A suffix and the index of its first scored token."""
+        ids = [*item.prompt.suffix, *(self._values[item.label] if self._verdicts else ())]
+        return ids, len(item.prompt.suffix)
+
+    def _marks(self, item: Item) -> list[tuple[int, bool, int]]:
+        """Place, rightness and name of the first values that a suffix names, filled up to `_MARKED`."""
+        ids, decode = item.prompt.suffix, self._tokenizer.decode
+        found = []
+        for value in itertools.islice(named_values(item.example.ad, item.example.task, decode(ids)), _MARKED):
+            place = bisect.bisect_left(range(len(ids)), value.end, key=lambda n: len(decode(ids[: n + 1])))
+            found.append((place, value.right, self._tokenizer.encode(value.script)[0]))
+        return found + [(-1, False, 0)] * (_MARKED - len(found))
 
 
 def fitting(
@@ -122,13 +182,19 @@ def fitting(
             told = error.what
             continue
         if shared is None or np.array_equal(prompt.tokens, shared):
-            return (prompt, example.label), attempt
+            return Item(prompt, example.label, example), attempt
         told = "its prompt does not begin as its group's does"
     raise UserError(f"no example fits: {told}", "config.data", "raise prompt_tokens or candidate_tokens")
 
 
-def fitting_group(examples: Examples, judge: LocalJudge, number: int, size: int) -> tuple[list[Item], int]:
+def fitting_group(draw_group: DrawGroup, judge: LocalJudge, number: int, size: int) -> tuple[list[Item], int]:
     """A group of which every candidate fits, its question drawn again until it does; and the number of that draw.
+
+    Args:
+      draw_group: `Examples.group` or `Examples.mixed`.
+      judge: builds the prompts.
+      number: which group.
+      size: candidates a group.
 
     Raises:
       UserError: no draw of the question has candidates that fit.
@@ -138,9 +204,9 @@ def fitting_group(examples: Examples, judge: LocalJudge, number: int, size: int)
         items: list[Item] = []
         try:
             for place in range(size):
-                draw = functools.partial(examples.group, number, place, size, question=question)
+                draw = functools.partial(draw_group, number, place, size, question=question)
                 # A candidate that spells its prompt's nonce has another prompt.
-                shared = items[0][0].tokens if items else None
+                shared = items[0].prompt.tokens if items else None
                 items.append(fitting(draw, judge, split=True, shared=shared)[0])
         except UserError as error:
             told = error
@@ -167,13 +233,13 @@ def survey(examples: Examples, judge: LocalJudge, count: int, size: int) -> dict
       UserError: an example or a group does not fit, however often it is drawn.
     """
     found = [fitting(functools.partial(examples, number), judge) for number in range(count)]
-    lengths = [len(prompt.tokens) for (prompt, _), _ in found]
+    lengths = [len(item.prompt.tokens) for item, _ in found]
     return {
         "mean_prompt": float(np.mean(lengths)),
         "longest_prompt": max(lengths),
         "drawn_again": float(np.mean([attempt > 0 for _, attempt in found])),
         "groups_drawn_again": float(
-            np.mean([fitting_group(examples, judge, number, size)[1] > 0 for number in range(-(-count // size))])
+            np.mean([fitting_group(examples.group, judge, number, size)[1] > 0 for number in range(-(-count // size))])
         ),
     }
 

@@ -1,13 +1,15 @@
 """The job `train_judge`: drawn ads → a small model trained as a judge → measured on other ads → its folder.
 
-No frames are drawn: a judge reads question, events, references and candidate. Two stages learn from prompts as
-`LocalJudge` builds them, by the same loss, the mean negative log-probability of what is scored:
+No frames are drawn: a judge reads question, events, references and candidate. Three stages learn from prompts as
+`LocalJudge` builds them:
 
-- `reading`: all tokens of whole prompts, the value's among them. One grid value says little of a prompt; predicting its
-  text teaches a model that starts from nothing to find again what stood before, as a candidate repeats its reference.
-- `judge`: the value's tokens alone. A step sees groups: a question, what its candidates are compared with, and
-  candidates of every quality, each the continuation of that one prompt; each grid value comes equally often. What is
-  kept is the best by validation.
+- `reading`: the first layers, from all tokens of whole prompts, the value's among them. One grid value says little of a
+  prompt; predicting its text teaches a model that starts from nothing to find again what stood before.
+- `marks`: all layers, from marks alone (`train.judge_learner`): what the script has in place of each value that a
+  candidate names, and whether it is that value. Half of them are not.
+- `judge`: the value's tokens, and marks beside them. A step sees groups: a question, what its candidates are compared
+  with, and candidates of every quality, each the continuation of that one prompt; each grid value comes equally often.
+  What is kept is the best by validation.
 
     W/tokenizer             trained on the texts of the training examples
     W/checkpoints/<stage>   the training (`train.loop`)
@@ -21,11 +23,12 @@ import dataclasses
 import functools
 import json
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -46,14 +49,21 @@ from evads_jax.models import qwen_vl
 from evads_jax.models.qwen_vl import QwenVLConfig
 from evads_jax.train import optimizer
 from evads_jax.train.checkpoint import finished
-from evads_jax.train.judge_inputs import TOKENIZER, Item, JudgeBatches, ReadingBatches, fitting, make_tokenizer, survey
+from evads_jax.train.judge_inputs import (
+    TOKENIZER,
+    Item,
+    JudgeBatches,
+    ReadingBatches,
+    fitting,
+    make_tokenizer,
+    survey,
+)
+from evads_jax.train.judge_learner import JudgeLearner, Marks
 from evads_jax.train.loop import fit
 from evads_jax.train.opening import Opened, open_run
-from evads_jax.train.sft import SFTLearner
 from evads_jax.train.stage import Result, Stage
-from evads_jax.train.state import TrainState
 
-READING, STAGE = "reading", "judge"
+READING, MARKS, STAGE = "reading", "marks", "judge"
 SPLITS = ("train", "validation", "test")
 Tree = Any
 _SURVEYED = 200  # examples that are looked at before training
@@ -115,6 +125,10 @@ def check(config: ConfigDict) -> Prompts:
     if config.train.candidates < 8 or config.train.candidates % 8:
         what = f"a group of {config.train.candidates} cannot hold its question's grid values equally often"
         raise UserError(what, "config.train.candidates", "take a multiple of 8")
+    named, compared, layers = config.train.named_layer, config.train.compared_layer, config.model.layers
+    if not 0 < named < compared <= layers:
+        what = f"named_layer {named} and compared_layer {compared} of {layers} layers"
+        raise UserError(what, "config.train.compared_layer", "take named_layer < compared_layer ≤ model.layers")
     if not 0 < config.data.candidate_tokens < config.data.prompt_tokens:
         what = f"{config.data.candidate_tokens} tokens for the candidate of a prompt of {config.data.prompt_tokens}"
         raise UserError(what, "config.data.candidate_tokens", "take fewer than data.prompt_tokens")
@@ -172,45 +186,55 @@ class JudgeRun:
         return LocalJudge(params, self.model, self.tokenizer, self.prompts, *rooms, batch)
 
     def train(self, opened: Opened) -> Result:
-        """The stages `reading` and `judge`; the result of the second."""
-        config, section = self.config, self.config.train
-        params = qwen_vl.init(self.model, jax.random.fold_in(jax.random.key(config.run.seed), zlib.crc32(b"init")))
+        """The stages `reading`, `marks` and `judge`; the result of the last."""
+        config, section, model = self.config, self.config.train, self.model
+        params = qwen_vl.init(model, jax.random.fold_in(jax.random.key(config.run.seed), zlib.crc32(b"init")))
+        examples, prompts = self.examples["train"], self.judge({}, 1)
         about = {}
         if finished(self.workdir, STAGE) is None:
-            found = survey(self.examples["train"], self.judge(params, 1), _SURVEYED, section.candidates)
+            found = survey(examples, prompts, _SURVEYED, section.candidates)
             about = {"fit": found, "ads": {split: len(examples.ads) for split, examples in self.examples.items()}}
             opened.say(", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in found.items()))
-        examples, model = self.examples["train"], self.model
         if section.reading_steps:
             stage = Stage.of(config, READING, max_steps=section.reading_steps, validate_every=0, patience=0)
-            batches = ReadingBatches(examples, self.judge(params, 1), model, section.reading_prompts)
-            params = self._fit(opened, stage, params, batches, about).params
+            lower = dataclasses.replace(model, layers=section.named_layer)
+            batches = ReadingBatches(examples, prompts, lower, section.reading_prompts)
+            below = self._fit(opened, stage, lowest(params, lower.layers), lower, batches, about).params
+            params = grown(params, below)
+        sizes = prompts, self.tokenizer, model, section.groups, section.candidates
+        if section.mark_steps:
+            stage = Stage.of(config, MARKS, max_steps=section.mark_steps, validate_every=0, patience=0)
+            mixed = JudgeBatches(examples.mixed, *sizes, verdicts=False)
+            params = self._fit(opened, stage, params, model, mixed, about).params
         every, patience = section.validate_every, section.patience
         stage = Stage.of(config, STAGE, max_steps=section.max_steps, validate_every=every, patience=patience)
-        groups = JudgeBatches(examples, self.judge(params, 1), model, section.groups, section.candidates)
-        return self._fit(opened, stage, params, groups, about)
+        return self._fit(opened, stage, params, model, JudgeBatches(examples.group, *sizes), about)
 
     def _fit(
         self,
         opened: Opened,
         stage: Stage,
         params: Tree,
+        model: QwenVLConfig,
         batches: ReadingBatches | JudgeBatches,
         about: Mapping[str, Any],
     ) -> Result:
-        section, model = self.config.train, self.model
+        section = self.config.train
         matrices = optimizer.matrices(qwen_vl.abstract(model), qwen_vl.axes(model), qwen_vl.fan_in(model))
         assert stage.max_steps is not None
         made = optimizer.make(section, qwen_vl.decay_mask(model), stage.max_steps, matrices)
-        learner = JudgeLearner(params, model, made, self._validate)
+        wrong, right = (self.judge({}, 1).encode_value(value)[0] for value in (0.0, 1.0))
+        marks = Marks(section.marks, section.named_layer, section.compared_layer, (wrong, right))
+        learner = JudgeLearner(params, model, made, self._validate, marks if section.marks else None)
         return fit(learner, batches, stage, self.workdir, opened.log, opened.console, about)
 
     def _validate(self, params: Tree) -> dict[str, float]:
         """`loss`: mean −log of the label's share among the five values; `kappa` and `equal`: of the verdicts."""
         judge, size = self.judge(params, self.config.eval.batch), self.config.eval.batch
         items = self._validation
-        rows = [judge.probabilities([p for p, _ in items[i : i + size]]) for i in range(0, len(items), size)]
-        shares, labels = np.concatenate(rows), np.array([label for _, label in items])
+        prompts = [item.prompt for item in items]
+        rows = [judge.probabilities(prompts[i : i + size]) for i in range(0, len(items), size)]
+        shares, labels = np.concatenate(rows), np.array([item.label for item in items])
         found = np.array(GRID)[shares.argmax(axis=1)]
         own = shares[np.arange(len(items)), np.searchsorted(GRID, labels)]
         return {
@@ -226,29 +250,20 @@ class JudgeRun:
         return [fitting(functools.partial(examples, i), judge)[0] for i in range(self.config.train.validation_examples)]
 
 
-class JudgeLearner(SFTLearner):
-    """Minimises the negative log-probability of what a batch scores: whole prompts, or the labels' grid values alone.
+def lowest(params: Tree, layers: int) -> Tree:
+    """The model's parameters without the decoder's layers above the first `layers`."""
+    text = params["text"]
+    return {**params, "text": {**text, "layers": jax.tree.map(lambda x: x[:layers], text["layers"])}}
 
-    Args:
-      params: where it starts; they are copied.
-      model: the model's sizes.
-      optimizer: from `optimizer.make`.
-      look: parameters → metrics on validation examples, of which `loss` may stop the stage.
-    """
 
-    def __init__(
-        self,
-        params: Tree,
-        model: QwenVLConfig,
-        optimizer: optimizer.Optimizer,
-        look: Callable[[Tree], dict[str, Any]],
-    ):
-        super().__init__(params, model, optimizer)
-        self._look = look
+def grown(params: Tree, below: Tree) -> Tree:
+    """`params` with everything that `below`, a model of fewer layers, has."""
 
-    def validate(self, now: TrainState) -> dict[str, Any]:
-        """See `Learner`."""
-        return self._look(now.params)
+    def over(above: jax.Array, own: jax.Array) -> jax.Array:
+        return jnp.concatenate([own, above[len(own) :]])
+
+    layers = jax.tree.map(over, params["text"]["layers"], below["text"]["layers"])
+    return {**below, "text": {**below["text"], "layers": layers}}
 
 
 def _measured(folder: Path, asked: dict[str, Any]) -> dict[str, Any] | None:

@@ -79,18 +79,19 @@ class SFTLearner(Learner[SFTBatch]):
         scores = score(lora.combine(frozen, params), self._model, batch.prompt, batch.suffix)
         return -jnp.sum(scores.logprob), jnp.sum(batch.suffix.mask).astype(jnp.float32)
 
-    def _update(self, before: TrainState, batch: SFTBatch, frozen: Tree = None) -> tuple[TrainState, dict[str, Any]]:
-        def mean_loss(params):
-            total, tokens = self._sums(params, batch, frozen)
-            return total / jnp.maximum(tokens, 1.0), tokens
+    def _loss(self, params: Tree, batch: SFTBatch, frozen: Tree) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """What is minimised, and what else is told of a step."""
+        total, tokens = self._sums(params, batch, frozen)
+        return total / jnp.maximum(tokens, 1.0), {"tokens": tokens}
 
-        (loss, tokens), gradients = jax.value_and_grad(mean_loss, has_aux=True)(before.params)
+    def _update(self, before: TrainState, batch: SFTBatch, frozen: Tree = None) -> tuple[TrainState, dict[str, Any]]:
+        (loss, told), gradients = jax.value_and_grad(self._loss, has_aux=True)(before.params, batch, frozen)
         after, metrics = state.apply_gradients(before, self._optimizer.transformation, loss, gradients)
         rate = self._optimizer.schedule(before.step)
         prompt, suffix = batch.prompt, batch.suffix
         # Here, and not on the host, which has only its own rows of the batch.
         held = shares(prompt.lengths, suffix.lengths, prompt.tokens.shape[1], suffix.tokens.shape[2])
-        return after, {"loss": loss, "learning_rate": rate, "tokens": tokens, **metrics, **held}
+        return after, {"loss": loss, "learning_rate": rate, **told, **metrics, **held}
 
 
 def train_sft(context: Context, params: Tree) -> Result:

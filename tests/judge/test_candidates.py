@@ -8,7 +8,7 @@ import pytest
 from evads_jax.data.records import TASKS
 from evads_jax.data.render import vocabulary as words
 from evads_jax.errors import UserError
-from evads_jax.judge.candidates import borrowed, competing, draw_ads, label_of, nothing, plans, retell, stating
+from evads_jax.judge.candidates import borrowed, competing, draw_ads, hedged, label_of, nothing, plans, retell, stating
 from evads_jax.judge.lexical import LexicalJudge
 from evads_jax.judge.measure import request
 from evads_jax.judge.verdict import GRID
@@ -162,6 +162,20 @@ def test_what_says_nothing_scores_nothing_and_hedging_lists_rivals(ads):
         for point in ads[0].questions[task].rubric:
             assert point.accepted[0] in listed
             assert any(rival in listed for rival in point.rivals)
+
+
+def test_by_the_rules_a_hedging_candidate_scores_nothing_whatever_stands_before(ads):
+    rng, judge = random.Random(0), LexicalJudge(ads[0].script.language)
+    for ad in ads[:10]:
+        for task in TASKS:
+            right = stating(rng, ad, task, "answer", ("right",) * len(ad.questions[task].rubric))
+            for front in ("", right.text):
+                text = hedged(rng, ad, task, front)
+                assert text.startswith(front)
+                assert all(name in text for point in ad.questions[task].rubric for name in point.accepted[:1])
+                asked = request(ad.example(task), text, "answer", ad.script.language)
+                (verdict,) = judge.judge([asked])
+                assert verdict.score == 0.0, text
 
 
 def test_a_retold_ad_changes_only_what_it_is_told_to(ads):

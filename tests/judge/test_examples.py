@@ -102,6 +102,13 @@ def test_competing_values_and_empty_attacks_are_worth_nothing_the_others_leave_t
     }  # fmt: skip
 
 
+def test_of_the_zeros_some_hedge_but_none_with_an_or_as_the_attacks_that_are_held_out(training):
+    hedging = [e.honest.text for e in training if e.honest.kind == "hedged"]
+    assert len(hedging) > len(training) / 5 / 20
+    assert "pleasing: values hedged" in HELD_OUT
+    assert not any(text.count(" or ") > 1 for text in hedging)
+
+
 def test_without_a_share_of_attacks_there_is_none_not_even_among_the_zeros(ads):
     examples = Examples(ads, "test", 0)
     held = [examples(number) for number in range(0, 400)]

@@ -16,18 +16,21 @@ from evads_jax.errors import UserError
 from evads_jax.events import read_events
 from evads_jax.judge import make_judge
 from evads_jax.judge.examples import Examples
+from evads_jax.judge.marks import named_values
 from evads_jax.judge.request import render_likelihood
 from evads_jax.judge.verdict import GRID, Verdict
 from evads_jax.models import qwen_vl
 from evads_jax.train import judge_job, optimizer
 from evads_jax.train.judge_inputs import JudgeBatches, ReadingBatches, fitting, fitting_group, survey
-from evads_jax.train.judge_job import JudgeLearner, JudgeRun
+from evads_jax.train.judge_job import JudgeRun
+from evads_jax.train.judge_learner import JudgeLearner, Marks
 
 CONFIG = runpy.run_path(str(Path(__file__).parents[2] / "configs" / "judge.py"))["get_config"]
 TINY = {
     "model.width": 16, "model.layers": 2, "model.heads": 2, "model.kv_heads": 1, "model.head_width": 8,
     "model.mlp_width": 16, "model.mrope_sections": (2, 1, 1), "tokenizer.vocabulary": 1024,
-    "train.optimizer": "adamw", "train.warmup_steps": 1, "eval.batch": 16,
+    "train.named_layer": 1, "train.compared_layer": 2, "train.optimizer": "adamw", "train.warmup_steps": 1,
+    "eval.batch": 16,
 }  # fmt: skip
 
 
@@ -52,7 +55,7 @@ def made(finished):
 
 
 def batches(made, groups=2):
-    return JudgeBatches(made.examples["train"], made.judge({}, 1), made.model, groups, 8)
+    return JudgeBatches(made.examples["train"].group, made.judge({}, 1), made.tokenizer, made.model, groups, 8)
 
 
 def example(made, number):
@@ -104,13 +107,86 @@ def test_the_loss_is_the_mean_over_the_scored_tokens_of_whole_prompts_by_the_nai
     expected = scored = 0.0
     for number in range(count):
         draw = functools.partial(examples, number) if reading else example(made, number)
-        (prompt, label), _ = fitting(draw, judge)
+        (prompt, label, _), _ = fitting(draw, judge)
         ids = [*prompt.tokens.tolist(), *judge.encode_value(label)]
         own = len(ids) - 1 if reading else len(judge.encode_value(label))
         expected -= naive_logprob(params, model, ids, len(ids) - own)
         scored += own
     assert float(tokens) == scored
     np.testing.assert_allclose(float(total), expected, rtol=1e-4)
+
+
+def naive_model(params, model, layers):
+    """Parameters and sizes of the model's first layers."""
+    return judge_job.lowest(params, layers), dataclasses.replace(model, layers=layers)
+
+
+def test_marks_are_predicted_where_a_value_ends_by_the_naive_formula(made):
+    model, judge, examples = made.model, made.judge({}, 1), made.examples["train"]
+    params = qwen_vl.init(model, jax.random.key(1))
+    marks = Marks(0.5, 1, 2, (7, 9))
+    optimizer_of = optimizer.make(made.config.train, qwen_vl.decay_mask(model), 10)
+    learner = JudgeLearner(params, model, optimizer_of, lambda p: {}, marks)
+    batch = next(batches(made))
+    compared, named = {False: [], True: []}, []
+    for number in range(2):
+        items, _ = fitting_group(examples.group, judge, number, 8)
+        for of, item in enumerate(items):
+            before = [*item.prompt.tokens.tolist(), *item.prompt.suffix]
+            text = made.tokenizer.decode(item.prompt.suffix)
+            values = list(named_values(item.example.ad, item.example.task, text))
+            places = batch.places[number, of]
+            assert (places >= 0).sum() == len(values)
+            for at, value, right in zip(places, values, batch.right[number, of], strict=False):
+                # The name ends in the token that is marked, and not before.
+                ends = [len(made.tokenizer.decode(item.prompt.suffix[:n])) for n in (at, at + 1)]
+                assert ends[0] < value.end <= ends[1]
+                assert right == value.right
+                upto = before[: len(item.prompt.tokens) + at + 1]
+                first = made.tokenizer.encode(value.script)[0]
+                named.append(naive_logprob(*naive_model(params, model, 1), [*upto, first], len(upto)))
+                compared[value.right].append(
+                    naive_logprob(params, model, [*upto, marks.tokens[value.right]], len(upto))
+                )
+    assert min(map(len, compared.values())) >= 2
+    loss, parts = learner._loss(params, batch, None)
+    total, tokens = learner.sums(params, batch)
+    expected = {
+        "verdict": float(total / tokens),
+        "named": -np.mean(named),
+        "compared": -(np.mean(compared[False]) + np.mean(compared[True])) / 2,
+        "tokens": 2 * 16,
+    }
+    assert {name: float(value) for name, value in parts.items()} == pytest.approx(expected, rel=1e-4)
+    weighed = expected["verdict"] + 0.5 * (expected["named"] + expected["compared"])
+    assert float(loss) == pytest.approx(weighed, rel=1e-4)
+
+
+def test_the_stage_of_marks_learns_from_marks_alone_half_of_them_wrong(made):
+    examples, judge = made.examples["train"], made.judge({}, 1)
+    drawn = JudgeBatches(examples.mixed, judge, made.tokenizer, made.model, 5, 8, verdicts=False)
+    right = []
+    for _ in range(4):
+        batch = next(drawn)
+        assert not batch.suffix.mask.any()
+        right += batch.right[batch.places >= 0].tolist()
+    assert len(right) > 4 * 5 * 8 * 3  # as many as a verdict's group has candidates, several times
+    assert abs(np.mean(right) - 0.5) < 0.1
+    params = qwen_vl.init(made.model, jax.random.key(1))
+    optimizer_of = optimizer.make(made.config.train, {}, 10)
+    learner = JudgeLearner(params, made.model, optimizer_of, lambda p: {}, Marks(1.0, 1, 2, (7, 9)))
+    loss, parts = learner._loss(params, batch, None)
+    assert float(parts["verdict"]) == float(parts["tokens"]) == 0
+    assert float(loss) == pytest.approx(float(parts["named"] + parts["compared"]))
+
+
+def test_what_a_model_of_fewer_layers_learned_is_the_lower_part_of_a_larger_one(made):
+    params, other = (qwen_vl.init(made.model, jax.random.key(n)) for n in (1, 2))
+    whole = judge_job.grown(params, judge_job.lowest(other, 1))
+    layers = whole["text"]["layers"]
+    for i, source in enumerate((other, params)):
+        jax.tree.map(lambda x, y, i=i: np.testing.assert_array_equal(x[i], y[i]), layers, source["text"]["layers"])
+    assert whole["text"]["embed"] is other["text"]["embed"]
 
 
 def test_a_batch_is_a_function_of_the_step_and_balanced(made):
@@ -154,9 +230,9 @@ def test_what_does_not_fit_is_drawn_again_with_the_same_label_and_a_small_bucket
     pushy, judge = Examples(ads, "train", 0, 0.9), made.judge({}, 1)
     found = [fitting(functools.partial(pushy, number), judge) for number in range(60)]
     assert any(attempt for _, attempt in found)
-    assert [label for (_, label), _ in found] == [GRID[number % 5] for number in range(60)]
+    assert [item.label for item, _ in found] == [GRID[number % 5] for number in range(60)]
     drawn = [pushy(number, attempt) for number, (_, attempt) in enumerate(found)]
-    shown = [made.tokenizer.decode(prompt.tokens.tolist()) for (prompt, _), _ in found]
+    shown = [made.tokenizer.decode(prompt.tokens.tolist()) for (prompt, *_), _ in found]
     assert all(e.honest.text in text for e, text in zip(drawn, shown, strict=True) if e.attack)
     assert any("more characters were left out" in text for text in shown)  # of the attack, not of the candidate
     for room, tokens in (("prompt_tokens", 100), ("candidate_tokens", 20)):
@@ -180,13 +256,14 @@ def test_a_group_with_a_candidate_that_never_fits_gets_another_question(made):
             return dataclasses.replace(drawn, request=asked, honest=dataclasses.replace(drawn.honest, text=text))
 
     for number in range(5):
-        items, question = fitting_group(Long(), judge, number, 8)
+        items, question = fitting_group(Long().group, judge, number, 8)
         expected = [
-            fitting(functools.partial(examples.group, number, place, 8, question=1), judge)[0][1] for place in range(8)
+            fitting(functools.partial(examples.group, number, place, 8, question=1), judge)[0].label
+            for place in range(8)
         ]
         assert question == 1
-        assert [label for _, label in items] == expected
-        assert len({tuple(prompt.tokens.tolist()) for prompt, _ in items}) == 1
+        assert [item.label for item in items] == expected
+        assert len({tuple(prompt.tokens.tolist()) for prompt, *_ in items}) == 1
 
 
 def test_the_folder_is_a_judge(finished):
@@ -211,7 +288,7 @@ def test_everything_measured_is_in_the_folder_the_tables_and_the_events(finished
     assert evaluation["kappa"] == measured["agreement"]["local"]["all"]["kappa"]["mean"]
     validations = read_events(finished, "validation")
     assert [(event["stage"], event["step"]) for event in validations] == [("judge", 0), ("judge", 2), ("judge", 4)]
-    assert [event["stage"] for event in read_events(finished, "stage_end")] == ["reading", "judge"]
+    assert [event["stage"] for event in read_events(finished, "stage_end")] == ["reading", "marks", "judge"]
     assert all(event["loss"] > 0 and -1 <= event["kappa"] <= 1 for event in validations)
     assert read_events(finished, "stage_start")[0]["fit"]["longest_prompt"] <= tiny().data.prompt_tokens
     assert load_tokenizer("sentencepiece", finished / "judge").size <= 1024
@@ -238,6 +315,8 @@ def test_a_second_call_trains_and_measures_nothing_again_unless_asked_otherwise(
         ({"train.candidates": 12}, "a group of 12.*multiple of 8"),
         ({"data.ads_test": 1}, r"1 ads.*config\.data\.ads_test"),
         ({"data.attack_share": 1.0}, r"config\.data\.attack_share"),
+        ({"train.compared_layer": 3}, r"compared_layer 3 of 2 layers.*config\.train\.compared_layer"),
+        ({"train.named_layer": 0}, r"named_layer 0 and"),
         ({"data.candidate_tokens": 352}, r"config\.data\.candidate_tokens.*data\.prompt_tokens"),
         ({"eval.attacked": 21}, r"21 examples to attack of 20"),
         ({"eval.examples": 4}, r"config\.eval\.examples"),

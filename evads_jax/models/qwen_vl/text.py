@@ -137,20 +137,45 @@ def extend(
       prefix: the prompts, from `prefill`.
       tokens: the suffixes' token ids; the states of padded ones are meaningless but finite.
     """
-    return _run_suffixes(params, config, prefix, tokens, keep=False)[0]
+    return _run_suffixes(params, config, prefix, tokens, keep=False)[0][-1]
+
+
+def extend_through(
+    params: Params, config: QwenVLConfig, prefix: Prefix, tokens: Int[Array, "B G S"], layers: tuple[int, ...]
+) -> tuple[Float[Array, "B G S D"], ...]:
+    """`extend` by the first layers alone, for several numbers of them, in one pass.
+
+    Args:
+      params: the model's parameters.
+      config: the model's sizes.
+      prefix: the prompts, from `prefill`.
+      tokens: the suffixes' token ids.
+      layers: numbers of layers, rising, from 1 to `config.layers`.
+
+    Returns:
+      Hidden states after so many layers, normalised as final ones are.
+    """
+    return _run_suffixes(params, config, prefix, tokens, keep=False, through=layers)[0]
 
 
 def extend_cached(
     params: Params, config: QwenVLConfig, prefix: Prefix, tokens: Int[Array, "B G S"]
 ) -> tuple[Float[Array, "B G S D"], tuple[Float[Array, "B K G S H"], ...], tuple[Float[Array, "B K G S H"], ...]]:
     """`extend`, and every layer's keys and values of the suffixes, for what is to continue them."""
-    hidden, caches = _run_suffixes(params, config, prefix, tokens, keep=True)
+    (hidden,), caches = _run_suffixes(params, config, prefix, tokens, keep=True)
     keys, values = (tuple(cache[i] for cache in caches) for i in range(2))
     return hidden, keys, values
 
 
-def _run_suffixes(params: Params, config: QwenVLConfig, prefix: Prefix, tokens: Int[Array, "B G S"], keep: bool):
-    """Hidden states of the suffixes and, where they are kept, (keys, values) of each layer."""
+def _run_suffixes(
+    params: Params,
+    config: QwenVLConfig,
+    prefix: Prefix,
+    tokens: Int[Array, "B G S"],
+    keep: bool,
+    through: tuple[int, ...] | None = None,
+):
+    """Hidden states of the suffixes after some layers (default: all), and each layer's (keys, values) where kept."""
     B, G, S = tokens.shape
     x = embed(params, config, tokens.reshape(-1))
     positions = jnp.broadcast_to(prefix.next_position[:, None, None] + jnp.arange(S), (B, G, S))
@@ -170,16 +195,25 @@ def _run_suffixes(params: Params, config: QwenVLConfig, prefix: Prefix, tokens: 
         return finish(layer, config, x, attended.reshape(q.shape)), (k, v) if keep else None
 
     step = jax.checkpoint(step) if config.remat else step
-    caches = []
+    caches, states = [], []
     if config.scan_layers:
-        x, stacked = jax.lax.scan(step, x, (params["text"]["layers"], prefix.keys, prefix.values))
+
+        def scanned(x, inputs):
+            x, cache = step(x, inputs)
+            return x, (cache, x if through else None)
+
+        x, (stacked, after) = jax.lax.scan(scanned, x, (params["text"]["layers"], prefix.keys, prefix.values))
         caches = [(stacked[0][i], stacked[1][i]) for i in range(config.layers)] if keep else []
+        states = [after[n - 1] for n in through] if through else [x]
     else:
         layers = unstack(params["text"]["layers"], config.layers)
         for inputs in zip(layers, prefix.keys, prefix.values, strict=True):
             x, cache = step(x, inputs)
             caches.append(cache)
-    return rms_norm(x, params["text"]["norm"]["scale"], config.norm_epsilon).reshape(B, G, S, -1), caches
+            states.append(x)
+        states = [states[n - 1] for n in through or (config.layers,)]
+    scale = params["text"]["norm"]["scale"]
+    return tuple(rms_norm(x, scale, config.norm_epsilon).reshape(B, G, S, -1) for x in states), caches
 
 
 def _fused(config: QwenVLConfig) -> ModuleType | None:

@@ -66,6 +66,21 @@ def value_and_gradient(scores_of, dtype, of=PARAMS):
         return jax.tree.map(np.asarray, (scores, gradient))
 
 
+@pytest.mark.parametrize("scan", [False, True])
+def test_states_after_some_layers_are_final_ones_where_the_layers_above_add_nothing(scan):
+    config = dataclasses.replace(tiny.CONFIG, scan_layers=scan)
+    prompt, suffix = tiny.batch()
+    numbers = (1, config.layers)
+    prefix = scoring.run_prompts(PARAMS, config, prompt)
+    found = text.extend_through(PARAMS, config, prefix, suffix.tokens, numbers)
+    for number, states in zip(numbers, found, strict=True):
+        layers = PARAMS["text"]["layers"]
+        silent = layers | {name: layers[name].at[number:].set(0) for name in ("out", "down")}
+        own = {**PARAMS, "text": PARAMS["text"] | {"layers": silent}}
+        expected = text.extend(own, config, scoring.run_prompts(own, config, prompt), suffix.tokens)
+        np.testing.assert_allclose(states, expected, atol=1e-5)
+
+
 @pytest.fixture(scope="module")
 def expected():
     return value_and_gradient(naive_scores, "float64")
