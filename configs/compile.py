@@ -82,8 +82,8 @@ def get_config(variant: str = "model=qwen3_vl_8b,topology=v5p:2x2x4,mesh=fsdp:4-
     config.rl = base.rl  # loss, optimizer and split of an update, as in configs/mg_grpo.py, but:
     config.rl.group = 8
     config.rl.max_new_tokens = 512
-    # All 8 samples of a group at one time: in parts, sums of gradients (of parameters, and of the prompt's keys and values
-    # in float32) would take more than the activations of so few tokens do.
+    # All 8 samples of a group at one time: in parts, sums of gradients (of parameters, and of the prompt's keys and
+    # values in float32) would take more than the activations of so few tokens do.
     config.rl.micro_samples = None
 
     data = config.data = ml_collections.ConfigDict()
