@@ -3,7 +3,7 @@
     python -m evads_jax.main --config=configs/judge.py --workdir=runs/judge
 
 Trains from fresh parameters and measures on ads of other combinations: agreement with the script, controls, attacks
-(docs/judges.md has the tables). About 40 minutes on one core, 3.1 GB; expect a kappa above .9. It then serves as
+(docs/judges.md has the tables). About 40 minutes on one core, 3 GB; expect a kappa above .9. It then serves as
 
     python -m evads_jax.main --config=configs/mg_grpo.py:local --config.judge.path=runs/judge/judge \
         --workdir=runs/judged
