@@ -14,6 +14,7 @@ A judge reads one language: --config.run.language=zh trains a Chinese one. Varia
 """
 
 import ml_collections
+from ml_collections.config_dict import placeholder
 
 from evads_jax.errors import UserError
 
@@ -88,6 +89,8 @@ def _rendered() -> ml_collections.ConfigDict:
     train.patience = 3  # validations without a fall of the loss before it ends
 
     evaluation = config.eval = ml_collections.ConfigDict()
+    # Of the test ads; None: run.seed. Changed after training, the judge that is there is measured on ads drawn anew.
+    evaluation.seed = placeholder(int)
     evaluation.examples = 800  # honest candidates of held-out ads
     evaluation.attacked = 50  # of them, attacked in every way
     evaluation.batch = 32

@@ -170,9 +170,10 @@ class JudgeRun:
         Raises:
           UserError: a split has too few ads, or the vocabulary is too small.
         """
-        data, seed = config.data, config.run.seed
-        examples = {}
+        data, examples = config.data, {}
         for split in SPLITS:
+            asked = config.eval.seed if split == "test" else None
+            seed = config.run.seed if asked is None else asked
             ads = draw_ads(split, data[f"ads_{split}"], seed, config.run.language)
             examples[split] = Examples(ads, split, seed, data.attack_share if split == "train" else 0.0)
         tokenizer = make_tokenizer(config, workdir / "tokenizer", prompts, examples["train"])

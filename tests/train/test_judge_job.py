@@ -307,6 +307,12 @@ def test_a_second_call_trains_and_measures_nothing_again_unless_asked_otherwise(
         judge_job.run(tiny(**{"eval.examples": 30}), finished)
 
 
+def test_test_ads_can_be_drawn_anew_and_no_others_are(made):
+    other = JudgeRun.make(tiny(**{"eval.seed": 1}), made.workdir, made.prompts)
+    same = {split: other.examples[split].ads == made.examples[split].ads for split in judge_job.SPLITS}
+    assert same == {"train": True, "validation": True, "test": False}
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
