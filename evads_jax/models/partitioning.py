@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from evads_jax.errors import UserError
 
@@ -121,7 +121,7 @@ def take_rows(table: jax.Array, index: jax.Array) -> jax.Array:
       index: [B, T], rows of `table`; of b, among its own or on its device.
     """
     B = len(index)
-    if len(table) % B or _dividing(B) is None:
+    if len(table) % B or not splits(jax.sharding.get_abstract_mesh(), B):
         return jnp.take(table, jnp.maximum(index, 0), axis=0, mode="clip")
     split = PartitionSpec(BATCH_AXES)
 
@@ -138,18 +138,20 @@ def by_rows(x: jax.Array) -> jax.Array:
     The compiler must be told where activations live: it sees a matrix that is split over `fsdp` where it is contracted,
     and may find it cheaper to split the product there, hold the whole batch on every device and add up what they have.
     """
-    if _dividing(x.shape[0]) is None:
+    if not splits(jax.sharding.get_abstract_mesh(), x.shape[0]):
         return x
     rest = (PartitionSpec.UNCONSTRAINED,) * (x.ndim - 1)
     return jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH_AXES, *rest))
 
 
-def _dividing(rows: int) -> jax.sharding.AbstractMesh | None:
-    """The current mesh, if it has several devices and its batch axes divide so many rows."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1 or set(mesh.axis_names) != set(MESH_AXES):
-        return None
-    return None if rows % (mesh.shape["data"] * mesh.shape["fsdp"]) else mesh
+def several(mesh: AbstractMesh) -> bool:
+    """Whether a mesh has the axes of `make_mesh` and more than one device; the current one may be empty."""
+    return not mesh.empty and mesh.size > 1 and set(mesh.axis_names) == set(MESH_AXES)
+
+
+def splits(mesh: AbstractMesh, rows: int) -> bool:
+    """Whether a mesh of several devices splits so many rows over `data` and `fsdp` without remainder."""
+    return several(mesh) and rows % (mesh.shape["data"] * mesh.shape["fsdp"]) == 0
 
 
 def batch_shardings(batch: Any, mesh: Mesh) -> Any:

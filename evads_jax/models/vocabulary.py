@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from evads_jax.models.partitioning import BATCH_AXES, MESH_AXES
+from evads_jax.models.partitioning import BATCH_AXES, splits
 
 FSDP, TP = "fsdp", "tp"
 Scores = tuple[Float[Array, " n"], Float[Array, " n"]]
@@ -29,9 +29,7 @@ def reference(hidden: Float[Array, "n D"], head: Float[Array, "V D"], targets: I
 
 def is_split(mesh: AbstractMesh, tokens: int, vocabulary: int) -> bool:
     """Whether a mesh of several devices splits a vocabulary and so many tokens without remainder."""
-    if mesh.empty or mesh.size == 1 or set(mesh.axis_names) != set(MESH_AXES):
-        return False
-    return vocabulary % mesh.shape[TP] == 0 and tokens % (mesh.shape["data"] * mesh.shape["fsdp"]) == 0
+    return splits(mesh, tokens) and vocabulary % mesh.shape[TP] == 0
 
 
 def token_scores(

@@ -25,7 +25,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ma
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
-from evads_jax.models.partitioning import BATCH_AXES, MESH_AXES
+from evads_jax.models.partitioning import BATCH_AXES, several
 
 LANES = 128  # of the chip's registers: heads, rows and keys are padded to multiples of it
 TILE = 512  # rows, and keys, of a tile at most
@@ -123,7 +123,7 @@ def _attend(mask: masks.Mask, q: Array, k: Array, v: Array, real: Array | None, 
 def _on_mesh(run: Callable[..., Array], N: int, q: Array, k: Array, v: Array, segments: Any) -> Array:
     """`run` of each device's share, as far as the mesh divides prompts and heads; whole, where it does not."""
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1 or set(mesh.axis_names) != set(MESH_AXES):
+    if not several(mesh):
         return run(q, k, v, segments)
     tp, shards, K = mesh.shape["tp"], mesh.shape["data"] * mesh.shape["fsdp"], k.shape[1]
     if N % tp == 0 and tp % K == 0:

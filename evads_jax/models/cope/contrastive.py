@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AbstractMesh, PartitionSpec
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
-from evads_jax.models.partitioning import BATCH_AXES, MESH_AXES
+from evads_jax.models.partitioning import BATCH_AXES, splits
 
 ROWS, EVERYWHERE = PartitionSpec(BATCH_AXES), PartitionSpec()
 EXCLUDED = -1e30  # finite: a row without any candidate stays finite, and is not counted
@@ -64,18 +64,11 @@ def pair_loss(
     products = jnp.arange(B) if products is None else products
     left, right = (jnp.where(valid[:, None], x, 0.0) for x in (left, right))
     left = left / temperature
-    split = _is_split(jax.sharding.get_abstract_mesh(), B)
+    split = splits(jax.sharding.get_abstract_mesh(), B)
     both = _sums(left, right, products, valid, chunk, split)
     at_positive = (left * right).sum(axis=1)
     one, other = (sums.lse - (1 - smoothing) * at_positive - smoothing * sums.mean for sums in both)
     return jnp.where(valid, one + other, 0.0).sum() / (2 * jnp.maximum(valid.sum(), 1))
-
-
-def _is_split(mesh: AbstractMesh, rows: int) -> bool:
-    """Whether a mesh of several devices splits so many rows without remainder."""
-    if mesh.empty or mesh.size == 1 or set(mesh.axis_names) != set(MESH_AXES):
-        return False
-    return rows % (mesh.shape["data"] * mesh.shape["fsdp"]) == 0
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))

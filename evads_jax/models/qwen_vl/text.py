@@ -4,15 +4,13 @@ Scoring and sampling are both made of these two passes: the prompt's keys and va
 continuation reads them. Activations are two-dimensional, [tokens, D], so that every projection is one large matmul.
 """
 
-import importlib
-from types import ModuleType
-
 import jax
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, Int
 
 from evads_jax.models import lora, vocabulary
+from evads_jax.models.attention import fused
 from evads_jax.models.attention import prefix as attention
 from evads_jax.models.norms import rms_norm
 from evads_jax.models.partitioning import by_rows, take_rows
@@ -80,7 +78,7 @@ def prefill(params: Params, config: QwenVLConfig, prompt: PromptBatch, features:
     x, deepstack = _embed_prompt(params, config, prompt, features)
     rotation = mrope.rotation(jnp.reshape(prompt.positions, (B * T, 3)), config)
     rows = jnp.arange(B) * T + jnp.maximum(prompt.lengths - 1, 0)
-    fused = _fused(config)
+    kernel = fused(config.attention)
 
     def project_cached(x, layer):
         q, k, v = project(layer, config, x, rotation)
@@ -89,7 +87,7 @@ def prefill(params: Params, config: QwenVLConfig, prompt: PromptBatch, features:
 
     def whole_layer(x, layer):
         q, cache = project_cached(x, layer)
-        attended = (fused or attention).prompt_attention(q.reshape(B, T, *q.shape[1:]), *cache)
+        attended = (kernel or attention).prompt_attention(q.reshape(B, T, *q.shape[1:]), *cache)
         return finish(layer, config, x, attended.reshape(q.shape)), cache
 
     def last_layer(x, layer):
@@ -180,7 +178,7 @@ def _run_suffixes(
     x = embed(params, config, tokens.reshape(-1))
     positions = jnp.broadcast_to(prefix.next_position[:, None, None] + jnp.arange(S), (B, G, S))
     rotation = mrope.text_rotation(positions.reshape(-1), config)
-    causal, fused = jnp.tri(S, dtype=bool), _fused(config)
+    causal, kernel = jnp.tri(S, dtype=bool), fused(config.attention)
 
     def step(x, inputs):
         layer, prompt_k, prompt_v = inputs
@@ -188,8 +186,8 @@ def _run_suffixes(
         k, v = (h.reshape(B, G * S, *h.shape[1:]).transpose(0, 2, 1, 3) for h in (k, v))
         k, v = (h.reshape(B, config.kv_heads, G, S, config.head_width) for h in (k, v))
         rows = q.reshape(B, G, S, *q.shape[1:])
-        if fused:
-            attended = fused.suffix_attention(rows, prompt_k, prompt_v, prefix.lengths, k, v)
+        if kernel:
+            attended = kernel.suffix_attention(rows, prompt_k, prompt_v, prefix.lengths, k, v)
         else:
             attended = attention.suffix_attention(rows, prompt_k, prompt_v, prefix.lengths, k, v, causal)
         return finish(layer, config, x, attended.reshape(q.shape)), (k, v) if keep else None
@@ -214,13 +212,6 @@ def _run_suffixes(
         states = [states[n - 1] for n in through or (config.layers,)]
     scale = params["text"]["norm"]["scale"]
     return tuple(rms_norm(x, scale, config.norm_epsilon).reshape(B, G, S, -1) for x in states), caches
-
-
-def _fused(config: QwenVLConfig) -> ModuleType | None:
-    """The module of the fused kernel, where it is what runs; it is slow to import."""
-    if config.attention != "splash":
-        return None
-    return importlib.import_module("evads_jax.models.attention.splash")
 
 
 def embed(params: Params, config: QwenVLConfig, tokens: Int[Array, " n"]) -> Float[Array, "n D"]:

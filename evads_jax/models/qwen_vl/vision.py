@@ -6,8 +6,6 @@ families: its parameters say whether a block has layer norms and a GELU or RMSNo
 there are windows or DeepStack layers. An image is a unit too.
 """
 
-import importlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +13,7 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 
 from evads_jax.models import lora
+from evads_jax.models.attention import fused
 from evads_jax.models.attention import prefix as attention
 from evads_jax.models.norms import layer_norm, rms_norm
 from evads_jax.models.partitioning import by_rows
@@ -63,8 +62,8 @@ def encode_video(params: Params, config: QwenVLConfig, video: VideoInputs) -> Vi
     x, rotation = by_rows(x), _rotation(config, rows, columns)
 
     def attend_to_unit(q, k, v):
-        if config.attention == "splash":
-            return importlib.import_module("evads_jax.models.attention.splash").unit_attention(q, k, v, real)
+        if kernel := fused(config.attention):
+            return kernel.unit_attention(q, k, v, real)
         return attention.masked_attention(q, k, v, real[:, None, None, :])
 
     def attend_to_window(q, k, v):
