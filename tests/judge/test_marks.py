@@ -1,11 +1,13 @@
 """Where texts name values of a question's slots: every wording is found, and right only where it is the script's."""
 
+import dataclasses
 import random
 
 import pytest
 
 from evads_jax.data.records import TASKS
 from evads_jax.data.render import vocabulary as words
+from evads_jax.judge import marks
 from evads_jax.judge.candidates import draw_ads, mixed, plans, stating
 from evads_jax.judge.marks import named_values
 
@@ -90,3 +92,17 @@ def test_the_longest_of_overlapping_names_is_meant_and_parts_of_words_are_none()
     longer = next(name for name in names if any(other != name and other in name for other in names))
     found = list(named_values(ad, task, f"a {longer}, a fanfare"))
     assert [value.end for value in found] == [2 + len(longer)]
+
+
+def test_of_names_that_begin_alike_the_longer_is_found(monkeypatch):
+    (some, other, *_) = words.SLOTS["colour"]
+    values = (
+        dataclasses.replace(some, key="a", wordings={"en": ("sea",), "zh": ("海",)}, evidence={"en": "", "zh": ""}),
+        dataclasses.replace(
+            other, key="b", wordings={"en": ("sea green",), "zh": ("海绿",)}, evidence={"en": "", "zh": ""}
+        ),
+    )
+    monkeypatch.setitem(words.SLOTS, "made up", values)
+    for language, text in (("en", "a sea green, or the sea"), ("zh", "海绿，海")):
+        pattern, named = marks._names(language, ("made up",))
+        assert [next(iter(named[match[0]])) for match in pattern.finditer(text)] == [("made up", "b"), ("made up", "a")]
