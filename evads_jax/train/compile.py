@@ -5,6 +5,8 @@ described. The resident set that is no argument of a function (the reference, th
 to what the compiler counts.
 """
 
+import datetime
+import importlib.metadata
 import importlib.util
 import json
 import math
@@ -17,7 +19,7 @@ import jax
 from jax.experimental import topologies
 from ml_collections import ConfigDict
 
-from evads_jax import whole
+from evads_jax import whole, workdir as run_folder
 from evads_jax.errors import UserError
 from evads_jax.models import partitioning
 from evads_jax.models.qwen_vl import parameter_count
@@ -49,7 +51,7 @@ def run(config: ConfigDict, workdir: Path | None = None) -> None:
     """
     check(config)
     functions = _functions(config)
-    cell = count(config, functions) | {"functions": {}}
+    cell = {"made": _made()} | count(config, functions) | {"functions": {}}
     print(_head(config, cell), flush=True)
     for name in config.functions:
         cell["functions"][name] = found = _compiled(functions, name, cell)
@@ -104,6 +106,16 @@ def count(config: ConfigDict, functions: Functions) -> dict[str, Any]:
         "lower_bound": compile_count.lower_bound(held, cache),
         "flops": compile_count.flops(functions.model, work, trained, bool(config.lora.rank)),
         "bytes": compile_count.moved_bytes(functions, work, cache, mesh.tp),
+    }
+
+
+def _made() -> dict[str, Any]:
+    """By what a cell is made: the next compiler may count otherwise, and the next commit may ask it for other code."""
+    where = run_folder.environment()
+    return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "libtpu": importlib.metadata.version("libtpu"),
+        **{name: where[name] for name in ("commit", "jax", "processor", "cores")},
     }
 
 

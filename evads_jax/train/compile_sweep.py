@@ -6,6 +6,7 @@ sweep that was stopped goes on where it was. Cells whose lower bound is above th
 
 import json
 import runpy
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -40,14 +41,15 @@ def run(config: ConfigDict, workdir: Path) -> None:
         if bound > limit or path_of(workdir, cell).exists() or config.only not in name:
             continue
         print(name, flush=True)
-        folder = workdir / "running"
-        (folder / "cell.json").unlink(missing_ok=True)  # another cell's, of a sweep that was stopped
+        folder = workdir / "running" / name
+        shutil.rmtree(folder, ignore_errors=True)  # left by a sweep that was stopped
         command = [sys.executable, "-m", "evads_jax.main", f"--config={_variant(cell)}", f"--workdir={folder}"]
         done = subprocess.run(command, check=False)
         if done.returncode in (0, compile.EXIT_DOES_NOT_FIT) and (folder / "cell.json").exists():
             (folder / "cell.json").replace(path_of(workdir, cell))
         else:
             print(f"{name}: ended with {done.returncode}, it is tried again at the next call", flush=True)
+        shutil.rmtree(folder, ignore_errors=True)
     target = Path(config.page) if config.page else workdir / "tpu_memory.md"
     whole.write(target, page(config, workdir, bounds))
     print(target)

@@ -281,8 +281,9 @@ def test_what_a_stopped_sweep_left_is_not_taken_for_the_cell_that_failed(tmp_pat
     sweep.update(models=("tiny",), lora=(0,), slices=(("v5e:2x2", ("fsdp:4",)),))
     (cell,) = compile_sweep.cells(sweep)
     (tmp_path / "bounds.json").write_text(json.dumps({compile_sweep.name_of(cell): [1, 2]}))
-    (tmp_path / "running").mkdir()
-    (tmp_path / "running" / "cell.json").write_text("another cell's")
+    folder = tmp_path / "running" / compile_sweep.name_of(cell)
+    folder.mkdir(parents=True)
+    (folder / "cell.json").write_text("of an earlier commit")
     monkeypatch.setenv("JAX_ENABLE_X64", "perhaps")  # the cell's process ends with a traceback, and with code 1
     compile_sweep.run(sweep, tmp_path)
     assert not compile_sweep.path_of(tmp_path, cell).exists()
