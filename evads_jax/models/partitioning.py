@@ -138,10 +138,50 @@ def by_rows(x: jax.Array) -> jax.Array:
     The compiler must be told where activations live: it sees a matrix that is split over `fsdp` where it is contracted,
     and may find it cheaper to split the product there, hold the whole batch on every device and add up what they have.
     """
-    if not splits(jax.sharding.get_abstract_mesh(), x.shape[0]):
-        return x
+    return _split_first(x, BATCH_AXES) if splits(jax.sharding.get_abstract_mesh(), x.shape[0]) else x
+
+
+def by_tokens(x: jax.Array) -> jax.Array:
+    """`by_rows`, and the rows of each of its parts over `tp`, where this divides them too.
+
+    For what is only added up and normalised, token by token: between layers a device of `tp` holds a part of its
+    prompts' activations, where it would hold what the others hold as well.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    whole = splits(mesh, x.shape[0]) and x.shape[0] % mesh.size == 0
+    return _split_first(x, MESH_AXES) if whole else by_rows(x)
+
+
+@jax.custom_vjp
+def gather_tokens(x: jax.Array) -> jax.Array:
+    """`by_tokens` before, `by_rows` behind: what goes into a layer's products. Gradients are split again.
+
+    With `split_tokens` these are the pair of Korthikanti et al. 2022, «Reducing activation recomputation in large
+    transformer models», section 4.2.2: a sum over `tp` that is split at once and brought together later moves what one
+    that is whole at once does.
+    """
+    return by_rows(x)
+
+
+@jax.custom_vjp
+def split_tokens(x: jax.Array) -> jax.Array:
+    """`by_rows` before, `by_tokens` behind: what comes out of a layer's products. Gradients are brought together."""
+    return _split_rows(x)
+
+
+def _split_rows(x: jax.Array) -> jax.Array:
+    # In two steps: asked for a sum over `tp` whose rows are split over `tp`, the partitioner gives up both, and every
+    # device multiplies the rows of all. Sum and slice together become one reduce-scatter later.
+    return by_tokens(by_rows(x))
+
+
+gather_tokens.defvjp(lambda x: (by_rows(x), None), lambda _, gradient: (_split_rows(gradient),))
+split_tokens.defvjp(lambda x: (_split_rows(x), None), lambda _, gradient: (by_rows(gradient),))
+
+
+def _split_first(x: jax.Array, axes: tuple[str, ...]) -> jax.Array:
     rest = (PartitionSpec.UNCONSTRAINED,) * (x.ndim - 1)
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH_AXES, *rest))
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(axes, *rest))
 
 
 def several(mesh: AbstractMesh) -> bool:

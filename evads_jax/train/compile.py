@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ import jax
 from jax.experimental import topologies
 from ml_collections import ConfigDict
 
-from evads_jax import whole, workdir as run_folder
+from evads_jax import whole
+from evads_jax import workdir as run_folder
 from evads_jax.errors import UserError
 from evads_jax.models import partitioning
 from evads_jax.models.qwen_vl import parameter_count
@@ -34,8 +36,6 @@ GIB, MIB = 2.0**30, 2.0**20
 # GiB of each device's memory that a program may use, as the compiler says when it runs out. A tpu7x chip is two
 # devices, each with its own half.
 HBM = {"v5e": 15.75, "v5p": 95.74, "v6e": 31.25, "tpu7x": 94.75}
-
-_PLANS = 3  # compilations of an update at most, each for less memory
 
 
 def run(config: ConfigDict, workdir: Path | None = None) -> None:
@@ -139,37 +139,55 @@ def _functions(config: ConfigDict) -> Functions:
 
 
 def _compiled(functions: Functions, name: str, cell: dict[str, Any]) -> dict[str, Any]:
-    """What the compiler says of one function; of an update that is too large, planned with less memory, if that helps.
+    """What the compiler says of one function; of an update that takes too much, once more, told how much there is.
 
-    What it takes can be much more than what is live in it, as long as it believes to have the memory.
+    The compiler takes what it believes to have, and it does not know what stays in memory beside a program.
     """
-    lowered, found, plan = functions.lower(name), None, None
-    for _ in range(_PLANS if name == "update" else 1):
+    lowered, rest = functions.lower(name), cell["hbm"] - cell["beside"][name]
+    found = _attempt(lowered, None, cell["beside"][name], cell["hbm"])
+    if found["fits"] or name != "update":
+        return found
+    told = _attempt(lowered, int(rest / MIB), cell["beside"][name], cell["hbm"])
+    return told if told["fits"] or "total" not in found else found
+
+
+def _attempt(lowered: jax.stages.Lowered, plan: int | None, beside: int, hbm: int) -> dict[str, Any]:
+    """A function compiled for `plan` MiB of a device (None: all of it): what it takes there, or why it cannot be."""
+    with tempfile.TemporaryDirectory() as folder:
         try:
-            memory = lowered.compile(compiler_options=planned(plan)).memory_analysis()
+            compiled = lowered.compile(compiler_options={**(planned(plan) or {}), "xla_dump_to": folder})
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            return found or {"fits": False, "error": out_of_memory_line(str(error))}
-        if memory is None:
-            raise RuntimeError("the compiler gave no memory analysis")
-        found = _counted(memory, cell["beside"][name], cell["hbm"]) | {"planned": plan}
-        if found["fits"]:
-            break
-        over = found["total"] - cell["hbm"]
-        plan = round(((plan * MIB if plan else cell["hbm"] - cell["beside"][name]) - 3 * over) / MIB)
-        if plan <= 0:
-            break
-    assert found is not None
-    return found
+            return {"fits": False, "error": out_of_memory_line(str(error))}
+        memory, assigned = compiled.memory_analysis(), _assigned(Path(folder))
+    if memory is None:
+        raise RuntimeError("the compiler gave no memory analysis")
+    return _counted(memory, assigned, beside, hbm) | {"planned": plan}
 
 
-def _counted(memory: Any, beside: int, hbm: int) -> dict[str, Any]:
+def _assigned(dump: Path) -> int:
+    """Bytes of a device's memory that a program's arguments, outputs and temporaries have places in.
+
+    From the compiler's report of its buffer assignment, by which it also decides whether a program fits. The
+    temporaries of `memory_analysis` are more (by half, in the update of an 8B model): those must not be added up.
+    """
+    (report,) = dump.glob("*memory-usage-report.txt")
+    found = re.search(r"Memory Space: default .*\nTotal bytes: (\d+)", report.read_text())
+    if found is None:
+        raise RuntimeError(f"the compiler's report has another form than was known: {report.name}")
+    return int(found[1])
+
+
+def _counted(memory: Any, assigned: int, beside: int, hbm: int) -> dict[str, Any]:
     """A compiled function's memory in bytes per device, and whether it has that much."""
+    arguments = memory.argument_size_in_bytes
+    outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes
     parts = {
-        "arguments": memory.argument_size_in_bytes,
-        "outputs": memory.output_size_in_bytes - memory.alias_size_in_bytes,
-        "temporaries": memory.temp_size_in_bytes,
+        "arguments": arguments,
+        "outputs": outputs,
+        "temporaries": assigned - arguments - outputs,
+        "code": memory.generated_code_size_in_bytes,
         "beside": beside,
     }
     total = sum(parts.values())
@@ -209,7 +227,9 @@ def _line(name: str, found: dict[str, Any], cell: dict[str, Any]) -> str:
     counted = f"{cell['flops'][name] / devices / 1e12:,.3g} TFLOP, {cell['bytes'][name] / 1e9:,.3g} GB moved"
     if "total" not in found:
         return f"{name:8s} {found['error']} ({counted})"
-    parts = ", ".join(f"{part} {found[part] / GIB:.2f}" for part in ("arguments", "outputs", "temporaries", "beside"))
+    parts = ", ".join(
+        f"{part} {found[part] / GIB:.2f}" for part in ("arguments", "outputs", "temporaries", "code", "beside")
+    )
     verdict = "fits" if found["fits"] else "DOES NOT FIT: " + found["error"]
     verdict += f" (config.rl.update_hbm_mib={found['planned']})" if found["planned"] else ""
     return f"{name:8s} {found['total'] / GIB:6.2f} GiB ({parts}); {counted}; {verdict}"

@@ -5,7 +5,7 @@ def planned(mib: int | None) -> dict[str, str | bool] | None:
     """Options of the TPU compiler for a program that may take so many MiB of a device's memory, its arguments included.
 
     It takes what it believes to have, and does not know what stays in memory beside a program. It schedules for less
-    where it is told to, and refuses what cannot run in so much; what it takes in the end may still be somewhat more.
+    where it is told to, and refuses what cannot run in so much.
 
     Args:
       mib: None for all.

@@ -121,6 +121,8 @@ for sizes in ((1, 8, 1), (1, 2, 4)):
         for name, rows in {"patches": 480, "video": 120, "prompt": 168, "suffix": 80}.items()
         for which, k in {"own": shares, "whole": 1}.items()
     }
+    # Stacks of a row's 16 numbers from both layers of the decoder: what the backward pass begins a layer with.
+    found[str(sizes)]["kept"] = sorted({s[1] for s in shapes if len(s) == 3 and s[0] == 2 and s[2] == 16})
 print(json.dumps(found))
 """
 
@@ -131,6 +133,9 @@ def test_no_device_holds_a_whole_row_of_activations_of_anothers_prompts(on_eight
         for name in ("patches", "video", "prompt", "suffix"):
             assert found[f"{name} own"] >= width
             assert found[f"{name} whole"] < width
+        kept = set(found["kept"])  # and matrices
+        assert {80 // 8, 168 // 8} <= kept  # a device of tp keeps a part of its prompts'
+        assert not {80 // 2, 168 // 2} & kept
 
 
 TAKEN = """

@@ -76,6 +76,8 @@ def outcome(sizes, rank=0):
     if mesh is not None:
         where = partitioning.shardings(qwen_vl.axes(MODEL), mesh, params)
         params = jax.device_put(params, where)
+    # On a mesh as configs for slices have it: one program for all layers, activations made again.
+    model = MODEL if mesh is None else dataclasses.replace(MODEL, scan_layers=True, remat=True)
     config = runpy.run_path(str(Path(__file__).parents[2] / "configs" / "mg_grpo.py"))["get_config"]()
     rl, config.lora.rank, config.lora.groups = config.rl, rank, tuple(lora.GROUPS)
     rl.update(batch_prompts=B, group=G, max_new_tokens=S)
@@ -84,14 +86,14 @@ def outcome(sizes, rank=0):
     keeps = Optimizer(optax.chain(optax.trace(0.0), optax.scale(0.0)), optax.constant_schedule(0.0))
     sampling = SamplingConfig(S, 1.0, 1.0, (3,), 0)
     learner = grpo.GRPOLearner(
-        part.start, MODEL, rl, keeps, cast(Any, None), sampling, Path(), Division(mesh), part.frozen
+        part.start, model, rl, keeps, cast(Any, None), sampling, Path(), Division(mesh), part.frozen
     )
     prompt, samples = place(batch(), mesh)
     with contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh):
         after, metrics = learner.update(state.create(part.start, keeps.transformation), prompt, samples, part.frozen)
         ids = place(np.arange(B, dtype=np.int32), mesh)
         policy = lora.combine(part.frozen, part.start)
-        rollout = sample(policy, MODEL, prompt, ids, G, sampling, jax.random.key(1))
+        rollout = sample(policy, model, prompt, ids, G, sampling, jax.random.key(1))
     return jax.device_get((metrics["loss"], after.opt_state[0].trace, rollout))
 
 

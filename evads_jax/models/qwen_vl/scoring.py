@@ -38,6 +38,10 @@ def score(params: Params, config: QwenVLConfig, prompt: PromptBatch, suffix: Suf
       prompt: the prompts.
       suffix: their continuations; padding may hold anything.
     """
+    if config.scan_layers:
+        features = encode_video(params, config, prompt.video)
+        last, hidden = text.read(params, config, prompt, features, suffix.tokens)
+        return _scored(params, config, last, hidden, suffix)
     return score_suffixes(params, config, run_prompts(params, config, prompt), suffix)
 
 
@@ -55,9 +59,19 @@ def score_suffixes(params: Params, config: QwenVLConfig, prefix: text.Prefix, su
       prefix: the prompts, from `run_prompts`.
       suffix: continuations of theirs.
     """
+    return _scored(params, config, prefix.last, text.extend(params, config, prefix, suffix.tokens), suffix)
+
+
+def _scored(
+    params: Params,
+    config: QwenVLConfig,
+    last: Float[Array, "B D"],
+    hidden: Float[Array, "B G S D"],
+    suffix: SuffixBatch,
+) -> TokenScores:
+    """Scores from final states: those of the prompts' last tokens, and those of the suffixes."""
     B, G, S = suffix.tokens.shape
-    hidden = text.extend(params, config, prefix, suffix.tokens)
-    first = jnp.broadcast_to(prefix.last[:, None, None], (B, G, 1, config.width)).astype(hidden.dtype)
+    first = jnp.broadcast_to(last[:, None, None], (B, G, 1, config.width)).astype(hidden.dtype)
     predicting = jnp.concatenate([first, hidden[:, :, :-1]], axis=2).reshape(B * G * S, -1)
     logprob, entropy = token_scores(params, config, predicting, suffix.tokens.reshape(-1))
     mask = suffix.mask & (jnp.arange(S) < suffix.lengths[..., None])

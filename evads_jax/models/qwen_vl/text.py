@@ -13,7 +13,7 @@ from evads_jax.models import lora, vocabulary
 from evads_jax.models.attention import fused
 from evads_jax.models.attention import prefix as attention
 from evads_jax.models.norms import rms_norm
-from evads_jax.models.partitioning import by_rows, take_rows
+from evads_jax.models.partitioning import by_rows, by_tokens, gather_tokens, split_tokens, take_rows
 from evads_jax.models.qwen_vl import mrope
 from evads_jax.models.qwen_vl.batch import PromptBatch
 from evads_jax.models.qwen_vl.config import QwenVLConfig
@@ -46,7 +46,7 @@ class Prefix:
 
 def project(layer: Params, config: QwenVLConfig, x: Float[Array, "n D"], rotation: Rotation):
     """Queries [n, N, H] (scaled by 1/√H), keys and values [n, K, H] of one layer; queries and keys rotated."""
-    x = rms_norm(x, layer["norm1"]["scale"], config.norm_epsilon)
+    x = gather_tokens(rms_norm(x, layer["norm1"]["scale"], config.norm_epsilon))
     q, k, v = (_linear(x, layer[name]) for name in ("q", "k", "v"))
     if config.traits.qkv_bias:
         q, k, v = (h + layer[name].astype(h.dtype) for h, name in ((q, "q_bias"), (k, "k_bias"), (v, "v_bias")))
@@ -60,9 +60,11 @@ def project(layer: Params, config: QwenVLConfig, x: Float[Array, "n D"], rotatio
 
 def finish(layer: Params, config: QwenVLConfig, x: Float[Array, "n D"], attended: Float[Array, "n N H"]):
     """The rest of a layer after attention: output projection, residual, SwiGLU, residual."""
-    x = by_rows(x + _linear(attended, layer["out"], inputs=2))
-    h = rms_norm(x, layer["norm2"]["scale"], config.norm_epsilon)
-    return by_rows(x + _linear(jax.nn.silu(_linear(h, layer["gate"])) * _linear(h, layer["up"]), layer["down"]))
+    x = by_tokens(x + split_tokens(_linear(attended, layer["out"], inputs=2)))
+    h = gather_tokens(rms_norm(x, layer["norm2"]["scale"], config.norm_epsilon))
+    return by_tokens(
+        x + split_tokens(_linear(jax.nn.silu(_linear(h, layer["gate"])) * _linear(h, layer["up"]), layer["down"]))
+    )
 
 
 def prefill(params: Params, config: QwenVLConfig, prompt: PromptBatch, features: VisionFeatures) -> Prefix:
@@ -74,38 +76,17 @@ def prefill(params: Params, config: QwenVLConfig, prompt: PromptBatch, features:
       prompt: the prompts; a video token takes the row of `features` that its `video_index` names.
       features: the vision tower's output for `prompt.video`.
     """
-    B, T = prompt.tokens.shape
     x, deepstack = _embed_prompt(params, config, prompt, features)
-    rotation = mrope.rotation(jnp.reshape(prompt.positions, (B * T, 3)), config)
-    rows = jnp.arange(B) * T + jnp.maximum(prompt.lengths - 1, 0)
-    kernel = fused(config.attention)
-
-    def project_cached(x, layer):
-        q, k, v = project(layer, config, x, rotation)
-        k, v = (h.reshape(B, T, *h.shape[1:]).transpose(0, 2, 1, 3) for h in (k, v))
-        return q, (k, v)
-
-    def whole_layer(x, layer):
-        q, cache = project_cached(x, layer)
-        attended = (kernel or attention).prompt_attention(q.reshape(B, T, *q.shape[1:]), *cache)
-        return finish(layer, config, x, attended.reshape(q.shape)), cache
-
-    def last_layer(x, layer):
-        q, (k, v) = project_cached(x, layer)
-        attended = attention.last_token_attention(q[rows], k, v, prompt.lengths)
-        return finish(layer, config, x[rows], attended), (k, v)
-
-    stacked = jnp.stack(deepstack) if deepstack and config.scan_layers else jnp.zeros(())
-
-    def scanned(x, inputs):
-        layer, index = inputs
-        x, cache = whole_layer(x, layer)
-        if deepstack:
-            added = stacked[jnp.minimum(index, len(deepstack) - 1)]
-            x = x + jnp.where(index < len(deepstack), added, 0)
-        return x, cache
-
+    whole_layer, last_layer = _prompt_layers(config, prompt)
+    rows = _last_rows(prompt)
     if config.scan_layers:
+        added = _added_after(deepstack)
+
+        def scanned(x, inputs):
+            layer, index = inputs
+            x, cache = whole_layer(x, layer)
+            return added(x, index), cache
+
         step = jax.checkpoint(scanned) if config.remat else scanned
         x, (keys, values) = jax.lax.scan(step, x, (params["text"]["layers"], jnp.arange(config.layers)))
         last = x[rows]
@@ -120,8 +101,45 @@ def prefill(params: Params, config: QwenVLConfig, prompt: PromptBatch, features:
             caches.append(cache)
         last, cache = last_only(x, final)
         keys, values = zip(*caches, cache, strict=True)
-    last = rms_norm(last, params["text"]["norm"]["scale"], config.norm_epsilon)
-    return Prefix(keys, values, prompt.lengths, prompt.next_position, last)
+    return Prefix(keys, values, prompt.lengths, prompt.next_position, _normalised(params, config, last))
+
+
+def read(
+    params: Params, config: QwenVLConfig, prompt: PromptBatch, features: VisionFeatures, tokens: Int[Array, "B G S"]
+) -> tuple[Float[Array, "B D"], Float[Array, "B G S D"]]:
+    """`prefill` and `extend` in one pass over scanned layers, for what is to be differentiated.
+
+    A layer's weights are brought together once for prompts and suffixes, and their gradients are added up in the
+    layer. Of two passes, each would leave a whole set of gradients before the sum of both is made, and keys and values
+    of all layers, and their gradients, would stand between them.
+
+    Args:
+      params: the model's parameters.
+      config: the model's sizes, with `scan_layers`.
+      prompt: as in `prefill`.
+      features: as in `prefill`.
+      tokens: as in `extend`.
+
+    Returns:
+      `Prefix.last`, and the suffixes' final hidden states, normalised.
+    """
+    B, G, S = tokens.shape
+    x, deepstack = _embed_prompt(params, config, prompt, features)
+    y = by_tokens(embed(params, config, tokens.reshape(-1)))
+    prompt_layer, _ = _prompt_layers(config, prompt)
+    suffix_layer = _suffix_layer(config, prompt.lengths, prompt.next_position, G, S)
+    added = _added_after(deepstack)
+
+    def scanned(states, inputs):
+        (x, y), (layer, index) = states, inputs
+        x, cache = prompt_layer(x, layer)
+        y, _ = suffix_layer(y, (layer, *cache))
+        return (added(x, index), y), None
+
+    step = jax.checkpoint(scanned) if config.remat else scanned
+    (x, y), _ = jax.lax.scan(step, (x, y), (params["text"]["layers"], jnp.arange(config.layers)))
+    last, hidden = (_normalised(params, config, h) for h in (x[_last_rows(prompt)], y))
+    return last, hidden.reshape(B, G, S, -1)
 
 
 def extend(
@@ -176,21 +194,11 @@ def _run_suffixes(
     """Hidden states of the suffixes after some layers (default: all), and each layer's (keys, values) where kept."""
     B, G, S = tokens.shape
     x = embed(params, config, tokens.reshape(-1))
-    positions = jnp.broadcast_to(prefix.next_position[:, None, None] + jnp.arange(S), (B, G, S))
-    rotation = mrope.text_rotation(positions.reshape(-1), config)
-    causal, kernel = jnp.tri(S, dtype=bool), fused(config.attention)
+    layer = _suffix_layer(config, prefix.lengths, prefix.next_position, G, S)
 
     def step(x, inputs):
-        layer, prompt_k, prompt_v = inputs
-        q, k, v = project(layer, config, x, rotation)
-        k, v = (h.reshape(B, G * S, *h.shape[1:]).transpose(0, 2, 1, 3) for h in (k, v))
-        k, v = (h.reshape(B, config.kv_heads, G, S, config.head_width) for h in (k, v))
-        rows = q.reshape(B, G, S, *q.shape[1:])
-        if kernel:
-            attended = kernel.suffix_attention(rows, prompt_k, prompt_v, prefix.lengths, k, v)
-        else:
-            attended = attention.suffix_attention(rows, prompt_k, prompt_v, prefix.lengths, k, v, causal)
-        return finish(layer, config, x, attended.reshape(q.shape)), (k, v) if keep else None
+        x, cache = layer(x, inputs)
+        return x, cache if keep else None
 
     step = jax.checkpoint(step) if config.remat else step
     caches, states = [], []
@@ -210,8 +218,76 @@ def _run_suffixes(
             caches.append(cache)
             states.append(x)
         states = [states[n - 1] for n in through or (config.layers,)]
-    scale = params["text"]["norm"]["scale"]
-    return tuple(rms_norm(x, scale, config.norm_epsilon).reshape(B, G, S, -1) for x in states), caches
+    return tuple(_normalised(params, config, x).reshape(B, G, S, -1) for x in states), caches
+
+
+def _prompt_layers(config: QwenVLConfig, prompt: PromptBatch):
+    """A layer of the prompts, (x, weights) → (x, (keys, values)); and the last one, of their last tokens alone."""
+    B, T = prompt.tokens.shape
+    rotation = mrope.rotation(jnp.reshape(prompt.positions, (B * T, 3)), config)
+    rows, kernel = _last_rows(prompt), fused(config.attention)
+
+    def project_cached(x, layer):
+        q, k, v = project(layer, config, x, rotation)
+        k, v = (h.reshape(B, T, *h.shape[1:]).transpose(0, 2, 1, 3) for h in (k, v))
+        return q, (k, v)
+
+    def whole(x, layer):
+        q, cache = project_cached(x, layer)
+        attended = (kernel or attention).prompt_attention(q.reshape(B, T, *q.shape[1:]), *cache)
+        return finish(layer, config, x, attended.reshape(q.shape)), cache
+
+    def last(x, layer):
+        q, (k, v) = project_cached(x, layer)
+        attended = attention.last_token_attention(q[rows], k, v, prompt.lengths)
+        return finish(layer, config, x[rows], attended), (k, v)
+
+    return whole, last
+
+
+def _suffix_layer(config: QwenVLConfig, lengths: Int[Array, " B"], next_position: Int[Array, " B"], G: int, S: int):
+    """A layer of the suffixes, (x, (weights, prompts' keys, prompts' values)) → (x, (keys, values))."""
+    B = len(lengths)
+    positions = jnp.broadcast_to(next_position[:, None, None] + jnp.arange(S), (B, G, S))
+    rotation = mrope.text_rotation(positions.reshape(-1), config)
+    causal, kernel = jnp.tri(S, dtype=bool), fused(config.attention)
+
+    def layer(x, inputs):
+        weights, prompt_k, prompt_v = inputs
+        q, k, v = project(weights, config, x, rotation)
+        k, v = (h.reshape(B, G * S, *h.shape[1:]).transpose(0, 2, 1, 3) for h in (k, v))
+        k, v = (h.reshape(B, config.kv_heads, G, S, config.head_width) for h in (k, v))
+        rows = q.reshape(B, G, S, *q.shape[1:])
+        if kernel:
+            attended = kernel.suffix_attention(rows, prompt_k, prompt_v, lengths, k, v)
+        else:
+            attended = attention.suffix_attention(rows, prompt_k, prompt_v, lengths, k, v, causal)
+        return finish(weights, config, x, attended.reshape(q.shape)), (k, v)
+
+    return layer
+
+
+def _added_after(deepstack: list[Float[Array, "n D"]]):
+    """What DeepStack does after a layer of a scan, (x, number of the layer) → x."""
+    if not deepstack:
+        return lambda x, index: x
+    stacked = jnp.stack(deepstack)
+
+    def added(x, index):
+        features = stacked[jnp.minimum(index, len(deepstack) - 1)]
+        return by_tokens(x + jnp.where(index < len(deepstack), features, 0))
+
+    return added
+
+
+def _last_rows(prompt: PromptBatch) -> Int[Array, " B"]:
+    """Where the last real tokens stand among the tokens of all prompts."""
+    B, T = prompt.tokens.shape
+    return jnp.arange(B) * T + jnp.maximum(prompt.lengths - 1, 0)
+
+
+def _normalised(params: Params, config: QwenVLConfig, x: Float[Array, "n D"]) -> Float[Array, "n D"]:
+    return rms_norm(x, params["text"]["norm"]["scale"], config.norm_epsilon)
 
 
 def embed(params: Params, config: QwenVLConfig, tokens: Int[Array, " n"]) -> Float[Array, "n D"]:
@@ -240,7 +316,7 @@ def _embed_prompt(params: Params, config: QwenVLConfig, prompt: PromptBatch, fea
     rows = jnp.where(is_video, rows, 0)
     video, *deepstack = jnp.split(rows, 1 + len(features.deepstack), axis=1)
     text = embed(params, config, prompt.tokens.reshape(-1))
-    return jnp.where(is_video, video.astype(text.dtype), text), deepstack
+    return by_tokens(jnp.where(is_video, video.astype(text.dtype), text)), [by_tokens(x) for x in deepstack]
 
 
 def _linear(x: Array, weight: Array | lora.Adapted, inputs: int = 1) -> Array:

@@ -16,7 +16,7 @@ from evads_jax.models import lora
 from evads_jax.models.attention import fused
 from evads_jax.models.attention import prefix as attention
 from evads_jax.models.norms import layer_norm, rms_norm
-from evads_jax.models.partitioning import by_rows
+from evads_jax.models.partitioning import by_rows, by_tokens, gather_tokens, split_tokens
 from evads_jax.models.qwen_vl import mrope, vision_windows
 from evads_jax.models.qwen_vl.batch import VideoInputs
 from evads_jax.models.qwen_vl.config import QwenVLConfig, VisionConfig
@@ -59,7 +59,7 @@ def encode_video(params: Params, config: QwenVLConfig, video: VideoInputs) -> Vi
     x = linear(vision["patch"], x)
     if "position" in vision:
         x = x + _positions(vision["position"], config, video.grid, rows, columns).astype(x.dtype)
-    x, rotation = by_rows(x), _rotation(config, rows, columns)
+    x, rotation = by_tokens(by_rows(x)), _rotation(config, rows, columns)
 
     def attend_to_unit(q, k, v):
         if kernel := fused(config.attention):
@@ -161,16 +161,17 @@ def _rotation(config: QwenVLConfig, rows, columns):
 def _block(layer: Params, sizes: VisionConfig, x: Float[Array, "n D"], rotation, U: int, attend) -> Float[Array, "n D"]:
     """One pre-norm transformer block; patches attend to those of their own unit that `attend` lets them see."""
     heads = (sizes.heads, sizes.head_width)
-    qkv = linear(layer["qkv"], vision_norm(layer["norm1"], x)).reshape(-1, 3, *heads)
+    qkv = by_rows(linear(layer["qkv"], gather_tokens(vision_norm(layer["norm1"], x)))).reshape(-1, 3, *heads)
     q, k, v = mrope.rotate(qkv[:, 0], *rotation), mrope.rotate(qkv[:, 1], *rotation), qkv[:, 2]
     q, k, v = (h.reshape(U, -1, *heads).transpose(0, 2, 1, 3) for h in (q * sizes.head_width**-0.5, k, v))
-    x = by_rows(x + linear(layer["out"], attend(q, k, v).transpose(0, 2, 1, 3).reshape(x.shape)))
-    h = vision_norm(layer["norm2"], x)
+    attended = by_rows(attend(q, k, v).transpose(0, 2, 1, 3).reshape(x.shape))
+    x = by_tokens(x + split_tokens(linear(layer["out"], attended)))
+    h = gather_tokens(vision_norm(layer["norm2"], x))
     if "gate" in layer:
         hidden = jax.nn.silu(linear(layer["gate"], h)) * linear(layer["up"], h)
     else:
         hidden = jax.nn.gelu(linear(layer["up"], h), approximate=True)
-    return by_rows(x + linear(layer["down"], hidden))
+    return by_tokens(x + split_tokens(linear(layer["down"], hidden)))
 
 
 def vision_norm(norm: Params, x: Float[Array, "n D"]) -> Float[Array, "n D"]:
@@ -180,6 +181,7 @@ def vision_norm(norm: Params, x: Float[Array, "n D"]) -> Float[Array, "n D"]:
 
 def _merge(merger: Params, sizes: VisionConfig, x: Float[Array, "n D"], after: bool) -> Float[Array, "rows D2"]:
     """merge² patches to one token; the norm acts on single patches, or after they are laid side by side."""
+    x = by_rows(x)  # a device of tp need not hold whole blocks
     x = x.reshape(-1, sizes.merged_width) if after else x
     x = vision_norm(merger["norm"], x).reshape(-1, sizes.merged_width)
     return by_rows(linear(merger["down"], jax.nn.gelu(linear(merger["up"], x), approximate=False)))
