@@ -48,7 +48,7 @@ class Resident:
       trained: what is trained, float32.
       moments: its optimizer's state.
       frozen: what is not trained; 0 where everything is.
-      reference: what the reference holds beside `frozen`.
+      reference: what the reference holds beside `frozen`; matrices in the activations' type.
     """
 
     trained: int

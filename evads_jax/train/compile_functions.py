@@ -34,7 +34,7 @@ class Functions:
       model: the model's sizes.
       frozen: shapes of what is not trained; None where everything is.
       state: shapes of what is trained and of its optimizer.
-      reference: shapes of what the reference holds beside `frozen`.
+      reference: shapes of what the reference holds beside `frozen`; None where there is no KL term.
       prompt: shapes of the prompts.
     """
 
@@ -45,7 +45,10 @@ class Functions:
         start, self.frozen = part.start, part.frozen
         made = optimizer.make(config.rl, part.decay_mask, config.rl.max_steps, part.matrices)
         self.state = self._state(start, made.transformation)
-        self.reference = start
+        self.reference = None
+        if config.rl.kl != "none":
+            held = jax.eval_shape(lambda params: trainable.kept(self.model, params), start)
+            self.reference = jax.tree.map(lambda x, like: _at(x, like.sharding), held, start)
         sampling = grpo.sampling_config(config.rl, (0,), 0)
         # Rewards are not asked for, and nothing is written, before a step is taken.
         self._learner = grpo.GRPOLearner(

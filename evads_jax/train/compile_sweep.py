@@ -4,12 +4,13 @@ A cell is a model, a way of training, a slice and a mesh; it runs in a process o
 sweep that was stopped goes on where it was. Cells whose lower bound is above the chip's memory are not compiled.
 """
 
+import collections
 import json
 import runpy
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,14 +96,17 @@ def page(config: ConfigDict, workdir: Path, bounds: Mapping[str, Sequence[int]])
         "--config.page=docs/tpu_memory.md`. Nothing ran on a TPU; what a compiled cell needs is what the TPU compiler "
         "says.", "",
         f"**{len(found)} of {len(everything)} cells were compiled so far.** «Bound» is counted, not compiled: the "
-        "resident set (float32 parameters, two moments, reference; with LoRA the frozen bfloat16 model and adapters) "
+        "resident set (float32 parameters and two moments, bfloat16 reference; with LoRA the frozen bfloat16 model and "
+        "adapters) "
         "with gradients or keys and values. Above the device's memory, the cell is ruled out without compiling; below "
         "it, and not compiled, nothing is known.", "",
         "One group of G = 8 completions of 512 tokens per data · fsdp shard, prompts of 8,192 tokens of which 7,680 "
         "are video (30,720 patches). GiB per device (a tpu7x chip has two): bound, what stays resident, and the whole "
-        "need of update / prefill / decode, with what stays resident beside them. The compiler takes what it believes "
-        "to have; an update that took too much was compiled again for less, the MiB in brackets, which "
-        "`config.rl.update_hbm_mib` asks for in a run.", "",
+        "need of update / prefill / decode: arguments, outputs and temporaries as the compiler has placed them, the "
+        "program, and what stays resident beside it. The compiler takes what it believes to have; an update that took "
+        "too much was compiled again and told how much there is, the MiB in brackets, which `config.rl.update_hbm_mib` "
+        "tells it in a run.", "",
+        *_made(found.values()),
     ]  # fmt: skip
     for model in config.models:
         for rank in config.lora:
@@ -113,6 +117,19 @@ def page(config: ConfigDict, workdir: Path, bounds: Mapping[str, Sequence[int]])
             lines += ["| --- | --- | --- | --- | --- | --- | --- |"]
             lines += [_row(cell, found, bounds) for cell in rows] + [""]
     return "\n".join(lines)
+
+
+def _made(found: Iterable[Mapping[str, Any]]) -> list[str]:
+    """By what the compiled cells were made."""
+    counts = collections.Counter(tuple(cell["made"].items()) for cell in found)
+    told = []
+    for made, count in sorted(counts.items()):
+        by = dict(made)
+        told.append(
+            f"{count} on {by['date']} at {by['commit']}, libtpu {by['libtpu']}, jax {by['jax']}, "
+            f"{by['cores']} core(s) of {by['processor']}"
+        )
+    return ["Cells: " + "; ".join(told) + ".", ""] if told else []
 
 
 def _row(cell: Cell, found: Mapping[str, Any], bounds: Mapping[str, Sequence[int]]) -> str:

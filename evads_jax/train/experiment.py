@@ -161,9 +161,8 @@ def _stages(context: Context, splits: Mapping[str, Split], judge: Judge, say: Sa
     with _ending_together(say) as log:
         evaluate_chance(splits["validation"], splits["test"], workdir, judge, config, log)
     base = starting.parameters(config, context.model, context.mesh)
+    # What a stage trains of its start is gone afterwards, so that no more of a large model is held than it needs.
     params, sft = base, None
-    if config.run.sft_from:
-        sft = trainable.load_result(config, context.model, base, config.run.sft_from, "sft", context.mesh)
     for stage in config.run.stages:
         weights = "seed " + str(config.run.seed)
         if stage == "base":
@@ -172,12 +171,16 @@ def _stages(context: Context, splits: Mapping[str, Split], judge: Judge, say: Sa
             result = train_sft(context, base)
             params = sft = result.params
             weights = f"step {result.best_step}"
-        elif stage == "mg_grpo":
-            result = train_grpo(context, sft)
-            params, weights = result.params, f"step {result.step}"
         else:
-            steps = config.control.steps or _control_steps(workdir, Path(config.run.sft_from or workdir))
-            result = train_control(context, sft, steps=steps, split=config.control.split)
+            earlier = config.run.sft_from or workdir
+            start, sft = sft, None
+            if start is None:
+                start = trainable.load_result(config, context.model, base, earlier, "sft", context.mesh)
+            if stage == "mg_grpo":
+                result = train_grpo(context, start)
+            else:
+                steps = config.control.steps or _control_steps(workdir, Path(earlier))
+                result = train_control(context, start, steps=steps, split=config.control.split)
             params, weights = result.params, f"step {result.step}"
         blanked = (False, True) if stage in config.eval.blank_too and not config.eval.blank_frames else (None,)
         for blank in blanked:

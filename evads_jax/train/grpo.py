@@ -32,7 +32,7 @@ from evads_jax.rl.reward import overlong, shaped
 from evads_jax.rl.settings import check
 from evads_jax.sampling.config import SamplingConfig
 from evads_jax.sampling.rollout import Rollout
-from evads_jax.train import completions, judging, optimizer, state
+from evads_jax.train import completions, judging, optimizer, state, trainable
 from evads_jax.train.context import Context
 from evads_jax.train.cost import Clock, shares
 from evads_jax.train.inputs import PromptsBatch
@@ -52,7 +52,7 @@ class GRPOLearner(Learner[PromptsBatch]):
     """Group-relative policy optimisation against a judge.
 
     Args:
-      params: where what it trains starts, and the reference's; they are copied to start from.
+      params: where what it trains starts; `initial` copies them, for the reference too, `release` gives them up.
       model: the model's sizes.
       rl: the config section.
       optimizer: from `optimizer.make`.
@@ -80,6 +80,7 @@ class GRPOLearner(Learner[PromptsBatch]):
         check(rl)
         self.frozen = frozen
         self._params, self._model, self._rl, self._optimizer = params, model, rl, optimizer
+        self._reference: Tree = None
         self._rewards, self._folder, self._division = rewards, folder, division or Division()
         self._sample = Sampler(model, rl.group, sampling, self._division)
         self._widths = sampling.widths
@@ -100,7 +101,13 @@ class GRPOLearner(Learner[PromptsBatch]):
 
     def initial(self) -> TrainState:
         """See `Learner`."""
+        if self._rl.kl != "none":
+            self._reference = trainable.kept(self._model, self._params)
         return state.create(self._params, self._optimizer.transformation)
+
+    def release(self) -> None:
+        """See `Learner`: what the stage began with is not held beside what it makes of it."""
+        state.released(self._params)
 
     def rewind(self, step: int) -> None:
         """See `Learner`."""
@@ -203,7 +210,7 @@ class GRPOLearner(Learner[PromptsBatch]):
         if rl.old_logps == "recomputed":
             old, sampled = self.logprobs(params, prompt, suffix), old
         if rl.kl != "none":
-            reference = self.logprobs(lora.combine(self.frozen, self._params), prompt, suffix)
+            reference = self.logprobs(lora.combine(self.frozen, self._reference), prompt, suffix)
         return Known(suffix, old, sampled, reference)
 
     def _samples(self, drawn: Drawn, known: Known) -> tuple[Samples, Advantages, judging.Judged, dict[str, Any]]:
@@ -258,7 +265,7 @@ def train_grpo(context: Context, params: Tree) -> Result:
 
     Args:
       context: the experiment.
-      params: the SFT result: start and reference.
+      params: the SFT result: start and reference; what of it is trained is gone afterwards (`GRPOLearner`).
     """
     config, inputs = context.config, context.inputs()
     rl, tokenizer = config.rl, context.tokenizer

@@ -25,7 +25,7 @@ from evads_jax.train.numbers import on_host, rounded, write_overview
 from evads_jax.train.preemption import Preempted, Preemption
 from evads_jax.train.progress import StageProgress, TensorBoard
 from evads_jax.train.stage import Batches, Learner, Result, Stage
-from evads_jax.train.state import TrainState, tensor_names
+from evads_jax.train.state import TrainState, released, tensor_names
 
 Batch = TypeVar("Batch")
 
@@ -60,8 +60,9 @@ def fit(
     """
     workdir = Path(workdir)
     state = learner.initial()
+    learner.release()
     if (record := finished(workdir, stage.name)) is not None:
-        params = load_params(workdir, stage.name, state.params)
+        params = load_params(workdir, stage.name, released(state).params)
         if record["reason"] == "max_steps" and stage.max_steps not in (None, record["step"]):
             note = f"ended at step {record['step']}, not {stage.max_steps}: what is finished does not go on"
             StageProgress(stage.name, None, 0, (), 1, console).note(f"{note}; take another --workdir")
@@ -132,7 +133,7 @@ class _Run:
             self.log.write("stage_start", stage=name, **fields)
             write_overview(self.workdir, self.state.params)
             return ""
-        self.state, data, meta = self.checkpoints.restore(latest, self.state)
+        self.state, data, meta = self.checkpoints.restore(latest, released(self.state))
         if meta["key"] != _key_data(self.key):
             raise UserError("the checkpoints were made with another seed", str(self.checkpoints.folder))
         self.batches.set_state(data)
@@ -281,7 +282,7 @@ class _Run:
         self.progress.note(f"ended at step {self.step} ({reason}) after {seconds:.0f} s{best}")
         params = self.state.params if best_step == self.step else None
         if params is None:
-            params = load_params(self.workdir, stage.name, self.state.params)
+            params = load_params(self.workdir, stage.name, released(self.state).params)
         return Result(params, **record)
 
     def _seconds(self) -> float:

@@ -30,7 +30,7 @@ class SFTLearner(Learner[SFTBatch]):
     """Minimises the negative log-probability of completions.
 
     Args:
-      params: where what it trains starts; they are copied.
+      params: where what it trains starts; `initial` copies them, `release` gives them up.
       model: the model's sizes.
       optimizer: from `optimizer.make`.
       validation: makes an iterator over the validation batches; None: no validation.
@@ -57,6 +57,10 @@ class SFTLearner(Learner[SFTBatch]):
     def initial(self) -> TrainState:
         """See `Learner`."""
         return state.create(self._params, self._optimizer.transformation)
+
+    def release(self) -> None:
+        """See `Learner`: what the stage began with is not held beside what it makes of it."""
+        state.released(self._params)
 
     def step(self, before: TrainState, batch: SFTBatch, key: jax.Array) -> tuple[TrainState, dict[str, Any]]:
         """See `Learner`; nothing is random here but the order of the data."""

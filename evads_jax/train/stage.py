@@ -70,6 +70,9 @@ class Learner(Generic[Batch]):
         """The state before the first step; a new one at each call, since steps donate it."""
         raise NotImplementedError
 
+    def release(self) -> None:
+        """Gives up the arrays that `initial` copied, where they are large; the loop calls it when it has the state."""
+
     def step(self, state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, dict[str, Any]]:
         """One step.
 

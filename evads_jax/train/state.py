@@ -29,8 +29,8 @@ class TrainState:
 def create(params: Tree, optimizer: optax.GradientTransformation) -> TrainState:
     """The state before the first step.
 
-    The parameters are copied: steps donate their state, and the caller's arrays (often the reference model's) must
-    outlive that. The optimizer's moments take the sharding of the parameters they belong to.
+    The parameters are copied: steps donate their state, and the caller's arrays may be wanted again. The optimizer's
+    moments take the sharding of the parameters they belong to.
     """
     params = jax.tree.map(jnp.copy, params)
     made = TrainState(params, jax.jit(optimizer.init)(params), jnp.int32(0))
@@ -38,6 +38,24 @@ def create(params: Tree, optimizer: optax.GradientTransformation) -> TrainState:
     if isinstance(some, jax.sharding.NamedSharding) and some.mesh.size > 1:
         return jax.device_put(made, shardings(made, optimizer))
     return made
+
+
+def released(tree: Tree) -> Tree:
+    """Gives up a tree's arrays; returns their shapes and shardings.
+
+    Args:
+      tree: arrays, of which some may be gone already, or shapes.
+    """
+
+    def shape(leaf: Any) -> Any:
+        if not isinstance(leaf, jax.Array):
+            return leaf
+        kept = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+        if not leaf.is_deleted():
+            leaf.delete()
+        return kept
+
+    return jax.tree.map(shape, tree)
 
 
 def shardings(state: TrainState, optimizer: optax.GradientTransformation) -> TrainState:

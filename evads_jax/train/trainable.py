@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from evads_jax.errors import UserError
@@ -18,6 +19,7 @@ from evads_jax.models import lora, partitioning, qwen_vl
 from evads_jax.models.qwen_vl import QwenVLConfig
 from evads_jax.train import optimizer
 from evads_jax.train.checkpoint import load_params
+from evads_jax.train.state import released
 
 Tree = Any
 VISION = "vision"  # the subtree of the tower and its mergers
@@ -100,7 +102,7 @@ def load_result(
     Args:
       config: the config of the run.
       model: the policy's sizes.
-      params: what the stage started from.
+      params: what the stage started from; the arrays of what it trained are given up, and may be gone already.
       workdir: the run's folder.
       stage: the stage's name.
       mesh: the devices; None for one.
@@ -109,7 +111,22 @@ def load_result(
       UserError: as `checkpoint.load_params`.
     """
     divided = divide(config, model, params, stage, mesh)
-    return lora.combine(divided.frozen, load_params(workdir, stage, divided.start))
+    return lora.combine(divided.frozen, load_params(workdir, stage, released(divided.start)))
+
+
+def kept(model: QwenVLConfig, start: Tree) -> Tree:
+    """A copy of what a stage trains, as it is kept to be read and never trained: matrices in the activations' type.
+
+    Args:
+      model: the policy's sizes.
+      start: as in `Trainable`; of adapters all are copied as they are.
+    """
+    factors = jax.tree.leaves(start, is_leaf=lambda x: isinstance(x, lora.Factors))
+    held = start
+    if not isinstance(factors[0], lora.Factors):
+        fan_in = qwen_vl.fan_in(model)
+        held = lora.hold(start, {name: fan_in[name] for name in start}, model.dtype)
+    return jax.tree.map(lambda new, old: jnp.copy(new) if new is old else new, held, start)
 
 
 def _declared(config: ConfigDict, model: QwenVLConfig) -> Tree:

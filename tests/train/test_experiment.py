@@ -1,5 +1,6 @@
 """The whole job, from a config to tables and report, on drawn ads and a model of a few thousand parameters."""
 
+import gc
 import json
 import runpy
 import signal
@@ -9,10 +10,12 @@ from pathlib import Path
 import jax
 import pytest
 
+from evads_jax.data.tokenizer import load_tokenizer
 from evads_jax.errors import UserError
 from evads_jax.events import read_events
+from evads_jax.judge import make_judge
 from evads_jax.models import partitioning
-from evads_jax.train import experiment
+from evads_jax.train import experiment, grpo
 from evads_jax.train.preemption import Preempted, Preemption
 from tests.train.side_by_side import side_by_side
 
@@ -81,6 +84,41 @@ def test_another_reward_starts_from_the_sft_of_an_earlier_run(finished, tmp_path
     experiment.run(small(**changes), tmp_path / "strict")
     assert not (tmp_path / "strict" / "shards").exists()
     assert (tmp_path / "strict" / "evaluation" / "mg_grpo" / "summary.json").exists()
+
+
+class Watching:
+    """A judge that looks, when it is asked, how many arrays of the token table's shape there are."""
+
+    def __init__(self, judge, vocabulary):
+        self._judge, self._vocabulary, self.held = judge, vocabulary, []
+
+    def __getattr__(self, name):
+        return getattr(self._judge, name)
+
+    def judge(self, requests):
+        shapes = [array.shape for array in jax.live_arrays() if not array.is_deleted()]
+        self.held.append(shapes.count((self._vocabulary, 16)))
+        return self._judge.judge(requests)
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["after_sft", "sft_from"])
+def test_a_step_holds_parameters_moments_and_reference_and_no_other_copy(finished, tmp_path, monkeypatch, earlier):
+    gc.collect()
+    vocabulary = load_tokenizer("sentencepiece", finished / "tokenizer").size
+    before = [array.shape for array in jax.live_arrays()].count((vocabulary, 16))
+    watching = []
+
+    def watched(*arguments):
+        watching.append(Watching(make_judge(*arguments), vocabulary))
+        return watching[-1]
+
+    monkeypatch.setattr(grpo, "make_judge", watched)
+    changes = {"run.stages": ("base", "sft", "mg_grpo"), "eval.blank_too": (), "rl.max_steps": 2}
+    if earlier:
+        changes |= {"run.sft_from": str(finished), "run.stages": ("base", "mg_grpo")}
+    experiment.run(small(**changes), tmp_path / "w")
+    _, second = (count - before for count in watching[0].held)  # during the first a checkpoint may be being written
+    assert second == 4  # by these is counted what a slice must hold (compile_count.Resident)
 
 
 def test_a_work_directory_of_another_config_is_refused(finished):

@@ -334,9 +334,8 @@ def test_a_flat_group_is_sampled_again_and_dropped_in_the_end(made, params, tmp_
     assert [row["advantage"] for row in rows[:4]] == [0.0] * 4
     assert metrics["tokens"] == sum(row["tokens"] for row in rows[4:])
     assert all(a["text"] != b["text"] for a, b in zip(first, rows, strict=True))
-    _, again = learner_of(made, params, FlatJudge(), tmp_path, resample_flat=2).step(
-        learner.initial(), batch, jax.random.key(1)
-    )
+    other = learner_of(made, params, FlatJudge(), tmp_path, resample_flat=2)
+    _, again = other.step(other.initial(), batch, jax.random.key(1))
     assert again["loss"] == metrics["loss"]
 
 

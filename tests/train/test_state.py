@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from evads_jax.train.state import apply_gradients, create, tensor_names
+from evads_jax.train.state import apply_gradients, create, released, tensor_names
 
 PARAMS = {"layers": {"weight": jnp.ones((2, 2)), "bias": jnp.zeros(2)}, "head": jnp.ones(3)}
 
@@ -52,6 +52,17 @@ def test_the_callers_parameters_outlive_a_donated_state():
     params = jax.tree.map(jnp.copy, PARAMS)
     jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)(create(params, optax.adam(0.1)))
     np.testing.assert_array_equal(params["head"], 1.0)
+
+
+def test_what_is_released_leaves_its_shapes_also_where_some_is_gone_already():
+    params = jax.tree.map(jnp.copy, PARAMS)
+    params["head"].delete()
+    shapes = released({"params": params, "name": "kept"})
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(params))
+    assert [leaf.shape for leaf in jax.tree.leaves(shapes["params"])] == [(3,), (2,), (2, 2)]
+    assert shapes["params"]["head"].sharding == params["head"].sharding
+    assert shapes["name"] == "kept"
+    assert released(shapes) == shapes
 
 
 SHARDED = """

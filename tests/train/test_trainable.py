@@ -11,7 +11,7 @@ from evads_jax.errors import UserError
 from evads_jax.events import read_events
 from evads_jax.judge.verdict import Verdict
 from evads_jax.models import lora
-from evads_jax.models.qwen_vl import init
+from evads_jax.models.qwen_vl import SuffixBatch, init, score
 from evads_jax.sampling.config import SamplingConfig
 from evads_jax.train import judging, optimizer, state, trainable
 from evads_jax.train.checkpoint import load_params
@@ -96,6 +96,26 @@ def test_grpo_starts_at_the_sft_result_without_divergence(trained, tmp_path):
     assert metrics["grad_norm"] > 0
     assert names(after.params) == names(part.start)
     assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(after.params))
+
+
+def test_a_reference_in_the_activations_type_scores_as_the_parameters_do_and_is_a_copy(tmp_path):
+    made = context(tmp_path)
+    model = dataclasses.replace(made.model, dtype="bfloat16")
+    params = init(model, jax.random.key(0))
+    held = trainable.kept(model, params)
+    types = {name: leaf.dtype for name, leaf in zip(sorted(names(held)), jax.tree.leaves(held), strict=True)}
+    assert {str(dtype) for dtype in types.values()} == {"bfloat16", "float32"}
+    items = [made.inputs().prompt_transform("rl_released")(record(i), 0) for i in range(2)]
+    prompt = made.inputs().prompt_collate(2)(items).prompt
+    tokens = np.random.default_rng(0).integers(0, 300, (2, 3, 5)).astype(np.int32)
+    suffix = SuffixBatch(tokens, np.full((2, 3), 5, np.int32), np.ones((2, 3, 5), bool))
+    one, other = (jax.jit(score, static_argnums=1)(p, model, prompt, suffix).logprob for p in (params, held))
+    np.testing.assert_array_equal(one, other)
+    same = trainable.kept(made.model, params)  # float32: nothing to shorten
+    jax.tree.map(np.testing.assert_array_equal, same, params)
+    state.released(params)
+    jax.block_until_ready((held, same))
+    assert set(trainable.kept(model, {"text": held["text"]})) == {"text"}  # with a frozen tower
 
 
 def test_a_frozen_tower_has_neither_gradients_nor_moments(tmp_path):
