@@ -88,7 +88,8 @@ def checkpoint_run(checkpoint_folder, tmp_path_factory):
     sources = {name: tiny_experiment.Records(map(tiny_experiment.record, range(4))) for name in ("sft", "validation")}
     context = Context(config, workdir, EventLog(workdir), tokenizer, model, sources)
     params = starting.parameters(config, model)
-    return workdir, params, trained(context, params).params
+    before = jax.device_get(params)  # the stage gives them up
+    return workdir, before, trained(context, params).params
 
 
 def test_an_exported_small_model_is_read_back_with_its_tokenizer(small_run, exported):
