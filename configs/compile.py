@@ -115,12 +115,15 @@ def _sweep() -> ml_collections.ConfigDict:
     config.models = ("qwen2_5_vl_7b", "qwen3_vl_8b", "qwen3_vl_32b")
     config.lora = (0, 16)  # 0: full fine-tune
     config.slices = (
+        ("v5e:2x2", ("fsdp:4", "tp:4")),
         ("v5e:2x4", ("fsdp:8", "fsdp:2-tp:4")),
         ("v5e:4x4", ("fsdp:16", "fsdp:4-tp:4")),
         ("v5e:8x8", ("fsdp:64", "fsdp:16-tp:4")),
         ("v5p:2x2x1", ("fsdp:4", "tp:4")),
         ("v5p:2x2x2", ("fsdp:8", "fsdp:2-tp:4")),
         ("v5p:2x2x4", ("fsdp:16", "fsdp:4-tp:4")),
+        ("v6e:1x1", ("fsdp:1",)),
+        ("v6e:2x2", ("fsdp:4", "tp:4")),
         ("v6e:2x4", ("fsdp:8", "fsdp:2-tp:4")),
         ("v6e:4x4", ("fsdp:16", "fsdp:4-tp:4")),
         ("v6e:8x8", ("fsdp:64", "fsdp:16-tp:4")),

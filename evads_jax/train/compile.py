@@ -125,8 +125,10 @@ def _functions(config: ConfigDict) -> Functions:
         raise UserError("the TPU compiler is not installed", "libtpu", "pip install 'evads_jax[tpu]'")
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # it need not ask which machine it is on
     jax.config.update("jax_platforms", "cpu")
+    # It takes hosts for ones of four chips or more; the slices of one chip are machines of one.
+    alone = {"chips_per_host_bounds": (1, 1, 1)} if config.topology.endswith(":1x1") else {}
     try:
-        topology = topologies.get_topology_desc(platform="tpu", topology_name=config.topology)
+        topology = topologies.get_topology_desc(platform="tpu", topology_name=config.topology, **alone)
     except jax.errors.JaxRuntimeError as error:
         what = f"there is no slice {config.topology!r}"
         raise UserError(what, "config.topology", str(error).split("\n")[0][:200]) from error

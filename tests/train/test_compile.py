@@ -327,6 +327,7 @@ def test_a_small_model_compiles_for_a_slice_and_a_slice_that_is_not_there_is_ref
     # The output head is no argument of prefill.
     assert cell["functions"]["prefill"]["arguments"] == pytest.approx(cell["resident"]["trained"], rel=0.1)
     assert "prefill" in done.stdout
+    assert call("v6e:1x1", "fsdp:1").returncode == 0  # hosts of one chip
     refused = call("v5e:3x3", "fsdp:9")
     assert refused.returncode == 2
     assert "there is no slice 'v5e:3x3'" in refused.stderr

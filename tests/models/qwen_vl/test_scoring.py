@@ -120,6 +120,22 @@ def test_the_fused_kernel_gives_the_same(expected, monkeypatch):
     assert_same(ours("float32", attention="splash", scan_layers=True, remat=True), expected, 1e-5)
 
 
+def test_one_pass_over_scanned_layers_holds_one_set_of_gradients_where_two_passes_hold_more():
+    config = dataclasses.replace(tiny.CONFIG, width=64, mlp_width=512, layers=16, scan_layers=True, remat=True)
+    prompt, suffix = tiny.batch()
+
+    def two(params, config, prompt, suffix):
+        return scoring.score_suffixes(params, config, scoring.run_prompts(params, config, prompt), suffix)
+
+    def temporaries(score):
+        gradient = jax.jit(jax.grad(lambda params: score(params, config, prompt, suffix).logprob.sum()))
+        compiled = gradient.lower(qwen_vl.abstract(config)).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    layers = sum(4 * leaf.size for leaf in jax.tree.leaves(qwen_vl.abstract(config)["text"]["layers"]))
+    assert temporaries(scoring.score) < temporaries(two) - 0.9 * layers
+
+
 @pytest.mark.slow  # a second naive form to compile
 def test_gradients_of_adapters_are_those_of_separate_sequences_with_the_products_in_the_matrices():
     trees = (tree(tiny.CONFIG) for tree in (qwen_vl.abstract, qwen_vl.axes, qwen_vl.fan_in))
