@@ -62,9 +62,8 @@ def finish(layer: Params, config: QwenVLConfig, x: Float[Array, "n D"], attended
     """The rest of a layer after attention: output projection, residual, SwiGLU, residual."""
     x = by_tokens(x + split_tokens(_linear(attended, layer["out"], inputs=2)))
     h = gather_tokens(rms_norm(x, layer["norm2"]["scale"], config.norm_epsilon))
-    return by_tokens(
-        x + split_tokens(_linear(jax.nn.silu(_linear(h, layer["gate"])) * _linear(h, layer["up"]), layer["down"]))
-    )
+    hidden = jax.nn.silu(_linear(h, layer["gate"])) * _linear(h, layer["up"])
+    return by_tokens(x + split_tokens(_linear(hidden, layer["down"])))
 
 
 def prefill(params: Params, config: QwenVLConfig, prompt: PromptBatch, features: VisionFeatures) -> Prefix:
