@@ -1,4 +1,4 @@
-"""What fits on which TPU slice, found out without one: compiles the functions of training, and counts.
+r"""What fits on which TPU slice, found out without one: compiles the functions of training, and counts.
 
     python -m evads_jax.main --config=configs/compile.py:model=qwen3_vl_8b,topology=v5p:2x2x4,mesh=fsdp:4-tp:4
 
@@ -6,7 +6,8 @@ needs the extra `tpu` (its libtpu holds the compiler) and any Linux machine; min
 device of each function beside the device's, and FLOPs and bytes counted from the model. Exit code 1 if something does
 not fit, with the compiler's own line. `lora=16` trains adapters; `layers=2` cuts both stacks to a quick try.
 
-    python -m evads_jax.main --config=configs/compile.py:sweep --workdir=runs/tpu_memory
+    python -m evads_jax.main --config=configs/compile.py:sweep --workdir=docs/tpu_memory \
+        --config.page=docs/tpu_memory.md
 
 compiles every cell of docs/tpu_memory.md that is not yet in the folder (hours; --config.only=v6e for some) and writes
 the page from those that are there.

@@ -92,7 +92,7 @@ def page(config: ConfigDict, workdir: Path, bounds: Mapping[str, Sequence[int]])
     }
     lines = [
         "# What fits on which TPU slice", "",
-        "Written by `python -m evads_jax.main --config=configs/compile.py:sweep --workdir=runs/tpu_memory "
+        "Written by `python -m evads_jax.main --config=configs/compile.py:sweep --workdir=docs/tpu_memory "
         "--config.page=docs/tpu_memory.md`. Nothing ran on a TPU; what a compiled cell needs is what the TPU compiler "
         "says.", "",
         f"**{len(found)} of {len(everything)} cells were compiled so far.** «Bound» is counted, not compiled: the "
