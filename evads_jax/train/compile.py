@@ -145,12 +145,12 @@ def _compiled(functions: Functions, name: str, cell: dict[str, Any]) -> dict[str
 
     The compiler takes what it believes to have, and it does not know what stays in memory beside a program.
     """
-    lowered, rest = functions.lower(name), cell["hbm"] - cell["beside"][name]
-    found = _attempt(lowered, None, cell["beside"][name], cell["hbm"])
-    if found["fits"] or name != "update":
-        return found
-    told = _attempt(lowered, int(rest / MIB), cell["beside"][name], cell["hbm"])
-    return told if told["fits"] or "total" not in found else found
+    lowered, beside, hbm = functions.lower(name), cell["beside"][name], cell["hbm"]
+    found = _attempt(lowered, None, beside, hbm)
+    if found["fits"] or "total" not in found or name != "update":
+        return found  # what cannot run in all of the memory cannot in less
+    told = _attempt(lowered, int((hbm - beside) / MIB), beside, hbm)
+    return told if told["fits"] else found
 
 
 def _attempt(lowered: jax.stages.Lowered, plan: int | None, beside: int, hbm: int) -> dict[str, Any]:

@@ -51,8 +51,7 @@ def released(tree: Tree) -> Tree:
         if not isinstance(leaf, jax.Array):
             return leaf
         kept = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
-        if not leaf.is_deleted():
-            leaf.delete()
+        leaf.delete()
         return kept
 
     return jax.tree.map(shape, tree)
